@@ -1,0 +1,53 @@
+# make demo: the main job, offline, from a fresh clone.  make test: everything that checks the project.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-slow docs lab notebooks export setup clean
+help:
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: setup  ## English to Spanish and Swahili, three methods: prints a table, writes runs/demo/
+	@HF_HUB_OFFLINE=1 $(BIN)/mtmt demo
+	@echo; echo "Notebooks: runs/demo/notebooks/*.ipynb   Summary: runs/demo/summary.json   Open them with: make lab"
+
+test: setup  ## notebooks in sync, lessons run, tests pass (under 15 minutes)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/nbdev_test --n_workers 2
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=2 TQDM_DISABLE=1 $(BIN)/python -m pytest -q
+
+test-slow: setup  ## the tests marked slow as well
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q --slow
+
+docs: setup  ## the site, in _docs/
+	$(BIN)/python .ci/build_docs.py
+
+lab: setup  ## JupyterLab on the project
+	$(BIN)/jupyter lab --notebook-dir=.
+
+notebooks: setup  ## run all chapters and write their outputs into the notebooks
+	$(BIN)/python .ci/run_notebooks.py
+
+export: setup  ## notebooks -> mtmt/, and clean notebooks
+	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
+
+setup: $(VENV)/.ready
+
+# torch comes first, so that nothing pulls a CUDA build: a local file if pip knows one, else, without a GPU, the CPU index, else what the registry has
+$(VENV)/.ready: requirements-lock.txt pyproject.toml
+	@[ -n "$(PYTHON)" ] || { echo "mtmt needs Python 3.11 or newer: no python3 on the PATH"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mtmt needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Name another one: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module (Debian: apt install python3-venv)"; exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@echo "installing packages into $(VENV) (once, some minutes)"
+	@$(BIN)/pip install -q --no-index --no-deps $(TORCH) 2>/dev/null \
+	 || { ! command -v nvidia-smi >/dev/null && $(BIN)/pip install -q --timeout 20 --retries 1 --index-url https://download.pytorch.org/whl/cpu $(TORCH) 2>/dev/null; } || true
+	@$(BIN)/pip install -q -r requirements-lock.txt 2> >(grep -v WARNING >&2) && $(BIN)/pip install -q --no-deps --no-build-isolation -e . 2> >(grep -v WARNING >&2)
+	@touch $@
+
+clean:  ## results and built pages
+	rm -rf runs _docs _proc build

@@ -1,0 +1,57 @@
+"Fixtures: a tiny encoder made on the spot, small corpora, and the real ones where a folder beside the project holds them."
+import os, subprocess
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault('TQDM_DISABLE', '1')
+
+def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='run the tests marked slow too')
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption('--slow'):
+        for i in items:
+            if 'slow' in i.keywords: i.add_marker(pytest.mark.skip(reason='slow; run with --slow'))
+
+PEOPLE, PLACES = ['Amina', 'Kofi', 'Wangari', 'Juma', 'Li', 'Ana'], ['Kano', 'Nairobi', 'Lagos', 'Quito', 'Delhi', 'Oslo']
+WORDS = {'en': ['saw', 'in', 'and', 'left', 'for', 'today'], 'sw': ['aliona', 'katika', 'na', 'aliondoka', 'kwa', 'leo']}
+
+def sentences(lang, n, shift=0):
+    "Words and tags of small sentences: person verb preposition place"
+    w = WORDS[lang]
+    for i in range(shift, shift+n):
+        yield [PEOPLE[i%6], PEOPLE[(i//6)%6], w[i%2*3], w[1+i%2*3], PLACES[i//3%6], w[5]], ['B-PER', 'I-PER', 'O', 'O', 'B-LOC', 'O']
+
+def write(path, rows): path.write_text('\n'.join('\n'.join(f'{w}\t{t}' for w, t in zip(*r))+'\n' for r in rows), encoding='utf-8')
+
+@pytest.fixture(scope='session')
+def tiny_encoder(tmp_path_factory):
+    "Folder of a random two-layer encoder whose vocabulary covers the small corpora"
+    folder = tmp_path_factory.mktemp('tiny')/'encoder'
+    pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *PEOPLE, *PLACES, *sum(WORDS.values(), []), *'abcdefghijklmnopqrstuvwxyz', *('##'+c for c in 'abcdefghijklmnopqrstuvwxyz')]
+    tok = Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token='[UNK]')); tok.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer(); tok.post_processor = processors.BertProcessing(('[SEP]', 3), ('[CLS]', 2))
+    PreTrainedTokenizerFast(tokenizer_object=tok, unk_token='[UNK]', pad_token='[PAD]', cls_token='[CLS]', sep_token='[SEP]', mask_token='[MASK]').save_pretrained(folder)
+    set_seed(0)
+    BertModel(BertConfig(vocab_size=len(pieces), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64), add_pooling_layer=False).save_pretrained(folder)
+    return str(folder)
+
+@pytest.fixture
+def small_files(tmp_path):
+    "A folder of `<language>.<split>.conll` files: English labelled, Swahili the target"
+    folder = tmp_path/'files'; folder.mkdir()
+    for lang, split, n, shift in (('en', 'train', 60, 0), ('en', 'dev', 12, 3), ('sw', 'train', 40, 5), ('sw', 'dev', 12, 1), ('sw', 'test', 12, 7)):
+        write(folder/f'{lang}.{split}.conll', sentences(lang, n, shift))
+    return folder
+
+@pytest.fixture(scope='session')
+def real_data(tmp_path_factory):
+    "Public corpora, unpacked; in MTMT_DATA_DIR, or packed in a folder beside the project"
+    if os.environ.get('MTMT_DATA_DIR'): return Path(os.environ['MTMT_DATA_DIR'])
+    packed = sorted(ROOT.parent.glob('*/data/unpack'))
+    if not packed: pytest.skip('public corpora are not here; set MTMT_DATA_DIR to a folder of <benchmark>/<language>.<split>.conll to run this')
+    out = tmp_path_factory.mktemp('real'); subprocess.run([packed[0], out, 'ner'], check=True, capture_output=True)
+    return out/'ner'

@@ -1,0 +1,49 @@
+"The experiment notebook as people run it: the papermill command, real processes, real files."
+import json, os, subprocess, sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from conftest import ROOT
+
+NB = ROOT/'nbs'/'experiments'/'distill.ipynb'
+def papermill(out, *args, cwd=ROOT): return subprocess.run([sys.executable, '-m', 'papermill', str(NB), str(out), '-k', 'python3', '--no-progress-bar', *map(str, args)], cwd=cwd, capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
+
+def texts(path): return '\n'.join(str(o.get('text', '')) for c in nbformat.read(path, 4).cells for o in c.get('outputs', []))
+
+def test_runs_from_any_folder_on_files_of_ones_own(small_files, tmp_path, tiny_encoder):
+    out = tmp_path/'out.ipynb'
+    done = papermill(out, '-p', 'benchmark', 'files', '-p', 'data_dir', small_files, '-p', 'target', 'sw', '-p', 'encoder', tiny_encoder, '-p', 'out_dir', tmp_path/'runs', '-y', 'options: {max_length: 32, weights: ab}', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    [run] = (tmp_path/'runs').glob('*/run.json'); about = json.loads(run.read_text()); assert about['recipe']['weights'] == 'ab' and about['signature'] in texts(out)
+    mimes = {m for c in nbformat.read(out, 4).cells for o in c.get('outputs', []) for m in o.get('data', {})}; assert {'image/svg+xml', 'text/html', 'application/json'} <= mimes
+
+@pytest.mark.parametrize('args, message', [(('-p', 'lnag', 'nl'), "unknown parameter 'lnag'"), (('-p', 'method', 'mtml'), "Did you mean 'mtmt'"), (('-p', 'seed', 'one'), 'seed: '), (('-p', 'target', 'fr'), 'has no language'), (('-p', 'benchmark', 'wikiann', '-p', 'target', 'nl'), 'needs data_dir')])
+def test_refuses_wrong_parameters(tmp_path, args, message):
+    done = papermill(tmp_path/'o.ipynb', '-p', 'out_dir', tmp_path/'runs', *args)
+    assert done.returncode == 1 and message in done.stderr and not (tmp_path/'runs').exists()
+
+def test_parameters_have_types_and_help():
+    from papermill import inspect_notebook
+    found = inspect_notebook(str(NB)); assert all(p['help'] and p['inferred_type_name'] not in (None, 'None') for p in found.values()) and {'benchmark', 'target', 'sources', 'method', 'encoder', 'seed', 'data_dir', 'out_dir'} <= set(found)
+
+def test_parameter_files_make_recipes():
+    import yaml
+    from mtmt.runs import make_recipe
+    files = sorted((NB.parent/'params').glob('*.yaml')); assert len(files) >= 9
+    for f in files: r = make_recipe(**yaml.safe_load(f.read_text())); assert f.stem == f'{r.benchmark}-{r.target}'
+
+def test_a_batch_takes_up_where_it_stopped(tmp_path):
+    args = [str(Path(sys.executable).parent/'mtmt'), 'batch', '--targets', 'sw', '--methods', 'direct,tsl', '--out', str(tmp_path/'b'), '-p', 'limit', '64', '-p', 'epochs', '1']
+    first = subprocess.run(args, capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1')); assert first.returncode == 0, first.stderr[-2000:]
+    summary = json.loads((tmp_path/'b'/'summary.json').read_text())
+    assert [r['method'] for r in summary] == ['direct', 'tsl'] and {'benchmark', 'sources', 'target', 'method', 'encoder', 'seed', 'precision', 'recall', 'f1', 'signature', 'seconds'} <= set(summary[0]) and all((tmp_path/'b'/r['notebook']).exists() for r in summary)
+    again = subprocess.run(args, capture_output=True, text=True); assert again.stdout.count('done before') == 2 and again.stdout.split('\n\n')[1:] == first.stdout.split('\n\n')[1:]
+
+@pytest.mark.slow
+@pytest.mark.parametrize('benchmark, target', [('wikiann', 'nl'), ('aqmar', 'ar'), ('hiner', 'hi'), ('uner', 'zh'), ('masakhaner2', 'sw')])
+def test_real_data(real_data, tmp_path_factory, benchmark, target):
+    "The command of the README on public corpora, shortened"
+    tmp = tmp_path_factory.getbasetemp(); done = papermill(tmp/f'{benchmark}.ipynb', '-p', 'benchmark', benchmark, '-p', 'target', target, '-p', 'method', 'mtmt', '-p', 'data_dir', real_data, '-p', 'out_dir', tmp/'real-runs', '-p', 'limit', 2000, '-p', 'epochs', 1)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,97 @@
+"Every method from end to end on a tiny encoder; the target's labels never matter; bad input gets one clear line and leaves nothing behind."
+import json, random, subprocess, sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import pipeline
+
+from conftest import sentences, write
+from mtmt.data import MtmtError
+from mtmt.runs import METHODS, make_recipe, read_predictions, run
+
+def recipe(files, out, encoder, method, **more):
+    more = dict(allow_target_labels=True, corpus_pairs=64) | more if method == 'mtmt-released' else more
+    return make_recipe(**dict(benchmark='files', data_dir=str(files), out_dir=str(out), encoder=encoder, target='sw', method=method, epochs=2, max_length=32, device='cpu', precision='fp32') | more)
+
+def weights(out, result):
+    "Weights of the model that a run scored"
+    folder = out/result['run']/'model' if (out/result['run']/'model').exists() else out/'teachers'/result['teachers']['recognizer']
+    return load_file(folder/'model.safetensors')
+
+@pytest.mark.parametrize('method', METHODS)
+def test_shuffled_target_labels_change_no_bit(small_files, tmp_path, tiny_encoder, method):
+    "Train and dev labels of the target are scrambled, the test's too: the weights are equal bit by bit"
+    option = dict(select='source-dev', pair_balance='pseudo') if method == 'mtmt-released' else {}     # its two options that look at target labels, refused by default
+    first = run(recipe(small_files, tmp_path/'a', tiny_encoder, method, **option)); rng = random.Random(0)
+    for split in ('train', 'dev', 'test'):
+        lines = (small_files/f'sw.{split}.conll').read_text().split('\n')
+        write(small_files/f'sw.{split}.conll', [(w, [rng.choice(['O', 'B-PER', 'B-LOC']) for _ in w]) for w in ([l.split('\t')[0] for l in s.split('\n') if l] for s in '\n'.join(lines).split('\n\n')) if w])
+    second = run(recipe(small_files, tmp_path/'b', tiny_encoder, method, **option))
+    a, b = weights(tmp_path/'a', first), weights(tmp_path/'b', second)
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a) and first['f1'] != second['f1']
+
+def test_released_options_reach_the_labels_only_when_named(small_files, tmp_path, tiny_encoder):
+    with pytest.raises(MtmtError, match='allow_target_labels'): make_recipe(method='mtmt-released')
+    out = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-released'))
+    assert 'select:target-dev(oracle)' in out['signature'] and 'boundaries:flat' in out['signature'] and any('ORACLE' in n for n in out['notes'])
+
+def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_encoder):
+    said = []; first = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt')); again = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'), said.append)
+    assert again == first and said[-1].endswith('done before')
+    tsl = run(recipe(small_files, tmp_path, tiny_encoder, 'tsl')); assert tsl['reused'] == [first['teachers']['recognizer']]
+    (small_files/'sw.test.conll').write_text((small_files/'sw.test.conll').read_text().replace('Kano', 'Oslo'))
+    assert run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'))['run'] != first['run']      # other data, other run
+
+@pytest.mark.parametrize('option', [dict(similarity_map='half', agreement_map='cosine'), dict(same_class='type'), dict(ner_words='pair', agreement_scope='pair'), dict(pairs_from='corpus', corpus_pairs=60), dict(pair_balance='none'),
+                                    dict(teacher_cache=False), dict(head_lr_ratio=.001), dict(attention_mask=False), dict(select='last'), dict(decode='bio'), dict(freeze_layers=1), dict(weights='bg'), dict(agreement_scope='none')])
+def test_every_option_makes_a_difference_and_none_breaks(small_files, tmp_path, tiny_encoder, option):
+    base, other = (run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **o)) for o in ({}, option))
+    assert base['run'] != other['run']
+    if option not in (dict(decode='bio'), dict(teacher_cache=False), dict(select='last')):
+        a, b = weights(tmp_path, base), weights(tmp_path, other); assert any(not torch.equal(a[k], b[k]) for k in a)
+
+def test_plain_transformers_reads_the_student(small_files, tmp_path, tiny_encoder):
+    out = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', epochs=12, learning_rate=3e-3)); words, systems = read_predictions(tmp_path/out['run'])
+    ner = pipeline('token-classification', str(tmp_path/out['run']/'model'))
+    found = {e['word']: e['entity'] for e in ner(' '.join(words[0]))}
+    assert found == {w: t for w, t in zip(words[0], systems['student'][0]) if t != 'O'} and out['f1'] > .5
+
+def edit(name): return lambda files: (files/name).unlink()
+BAD = [
+    (lambda f: (f/'sw.test.conll').unlink(), {}, r'no file sw\.test\.conll; languages with a test split here: none'),
+    (lambda f: (f/'en.train.conll').write_text('just\nwords\n'), {}, r'en\.train\.conll.* (no tag column|share no entity type)|share no entity type'),
+    (lambda f: (f/'en.dev.conll').write_text('Kano B-PLACE\n'), {}, r"en\.dev\.conll|unknown tag 'B-PLACE'"),
+    (lambda f: (f/'sw.train.conll').write_text(''), {}, r'sw\.train\.conll: the file is empty'),
+    (lambda f: None, dict(target='swa'), r"no file swa\.(train|test)\.conll.*Did you mean 'sw'"),
+    (lambda f: None, dict(encoder='/no/such/encoder'), r'no such folder; an encoder is'),
+]
+@pytest.mark.parametrize('spoil, more, message', BAD)
+def test_bad_input_gets_one_line_and_leaves_nothing(small_files, tmp_path, tiny_encoder, spoil, more, message):
+    spoil(small_files); out = tmp_path/'out'
+    with pytest.raises(MtmtError, match=message): run(recipe(small_files, out, **dict(encoder=tiny_encoder, method='mtmt') | more))
+    assert not out.exists()
+
+def test_encoder_without_tokenizer(small_files, tmp_path, tiny_encoder):
+    import shutil; bare = shutil.copytree(tiny_encoder, tmp_path/'bare'); (bare/'tokenizer.json').unlink()
+    with pytest.raises(MtmtError, match='has no tokenizer.json'): run(recipe(small_files, tmp_path/'out', str(bare), 'mtmt'))
+    assert not (tmp_path/'out').exists()
+
+def test_wrong_recipes_list_every_mistake():
+    with pytest.raises(MtmtError) as e: make_recipe(method='mtml', lnag='nl', seed='x')
+    assert all(x in str(e.value) for x in ("Did you mean 'mtmt'", "unknown parameter 'lnag'", 'seed: '))
+    with pytest.raises(MtmtError, match='also a source'): make_recipe(target='en')
+
+def test_killed_in_the_middle_leaves_no_model_and_goes_on(small_files, tmp_path, tiny_encoder):
+    "A process killed while the student learns; the next one finishes with the weights of an undisturbed run"
+    undisturbed = run(recipe(small_files, tmp_path/'a', tiny_encoder, 'mtmt', epochs=4)); out = tmp_path/'b'
+    code = ('import os, sys\nfrom mtmt import student\nfrom mtmt.runs import make_recipe, run\nreal, n = student.mtmt_loss, [0]\n'
+            'def loss(*a):\n    n[0] += 1\n    if n[0] == 8: os.kill(os.getpid(), 9)\n    return real(*a)\n'
+            f'student.mtmt_loss = loss\nrun(make_recipe(**{json.dumps({k: v for k, v in asdict(recipe(small_files, out, tiny_encoder, "mtmt", epochs=4)).items()})}))').replace('true', 'True').replace('false', 'False')
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True).returncode == -9
+    left = [p for p in out.iterdir() if p.name.startswith('files-')]
+    assert len(left) == 1 and [p.name for p in left[0].iterdir()] == ['model.checkpoints']
+    resumed = run(recipe(small_files, out, tiny_encoder, 'mtmt', epochs=4)); a, b = weights(tmp_path/'a', undisturbed), weights(out, resumed)
+    assert resumed['run'] == undisturbed['run'] and all(torch.equal(a[k], b[k]) for k in a) and not (left[0]/'model.checkpoints').exists()
