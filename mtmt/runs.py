@@ -45,7 +45,7 @@ class Recipe(TrainSettings, Distillation):
     limit:int=0 # Use at most this many training sentences of each language; 0 for all
     dev_limit:int=2000 # Use at most this many dev sentences to choose the epoch; 0 for all
     problems:str='raise' # Malformed sentences: raise, repair or skip
-    learning_rate:float=0. # Peak learning rate; 0: by the encoder's width (3e-4 under 512, else 5e-5)
+    learning_rate:float=0. # Peak learning rate; 0: by the encoder's width (4e-4 under 512, else 5e-5)
     freeze_embeddings:bool=True # Keep the embedding layer
     freeze_layers:int=0 # Keep this many layers from the bottom
     attention_mask:bool=True # False as in MTMT's released code: padding is attended to
@@ -179,7 +179,7 @@ def settings(
     r:Recipe # The recipe
 )->TrainSettings:
     "The training loop's part of a recipe"
-    rate = r.learning_rate or (3e-4 if AutoConfig.from_pretrained(encoder_path(r.encoder)).hidden_size < 512 else 5e-5)
+    rate = r.learning_rate or (4e-4 if AutoConfig.from_pretrained(encoder_path(r.encoder)).hidden_size < 512 else 5e-5)
     gpu = torch.cuda.is_available() and r.device != 'cpu'
     return TrainSettings(**{f.name: getattr(r, f.name) for f in fields(TrainSettings)} | dict(learning_rate=rate, precision=('bf16' if has_bf16(gpu) else 'fp32') if r.precision == 'auto' else r.precision))
 
@@ -188,7 +188,7 @@ class Workshop:
     def __init__(self, r:Recipe, m:Materials, say:Callable[[str], None]):
         self.r, self.m, self.say, self.folder, self.settings, self.reused = r, m, say, out_folder(r), settings(r), []
         freezing = dict(freeze_embeddings=r.freeze_embeddings, freeze_layers=r.freeze_layers, attention_mask=r.attention_mask)
-        self.common = dict(encoder=r.encoder, settings=replace(self.settings, head_lr_ratio=1.), dev=m.dev, **freezing)
+        self.common = dict(encoder=r.encoder, settings=replace(self.settings, head_lr_ratio=max(r.head_lr_ratio, 1.)), dev=m.dev, **freezing)
         self.made_of = dict(encoder=weights_hash(load_encoder(r.encoder)), source=content_hash(m.source), dev=m.dev and content_hash(m.dev), **freezing, **{k: v for k, v in asdict(self.common['settings']).items() if k != 'device'})
 
     def _teacher(self, task, make, load, **more):

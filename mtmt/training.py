@@ -79,10 +79,10 @@ def has_bf16(
 @dataclass(frozen=True)
 class TrainSettings:
     "What a training loop needs to know"
-    epochs:int=3 # Passes over the data
+    epochs:int=2 # Passes over the data, for teachers and student
     batch_size:int=16 # Windows in a batch
     learning_rate:float=5e-5 # Peak learning rate
-    head_lr_ratio:float=1. # Learning rate of the linear layer over that of the encoder
+    head_lr_ratio:float=10. # Learning rate of the linear layer over that of the encoder: it starts from nothing (student of MTMT's released code: 0.001)
     warmup:float=.1 # Share of the steps that warm up
     schedule:str='linear' # Learning-rate schedule of `transformers`
     weight_decay:float=.01 # Weight decay

@@ -19,11 +19,12 @@ def pytest_collection_modifyitems(config, items):
 PEOPLE, PLACES = ['Amina', 'Kofi', 'Wangari', 'Juma', 'Li', 'Ana'], ['Kano', 'Nairobi', 'Lagos', 'Quito', 'Delhi', 'Oslo']
 WORDS = {'en': ['saw', 'in', 'and', 'left', 'for', 'today'], 'sw': ['aliona', 'katika', 'na', 'aliondoka', 'kwa', 'leo']}
 
-def sentences(lang, n, shift=0):
+def sentences(lang, count, shift=0):
     "Words and tags of small sentences: person verb preposition place"
     w = WORDS[lang]
-    for i in range(shift, shift+n):
-        yield [PEOPLE[i%6], PEOPLE[(i//6)%6], w[i%2*3], w[1+i%2*3], PLACES[i//3%6], w[5]], ['B-PER', 'I-PER', 'O', 'O', 'B-LOC', 'O']
+    for i in range(shift, shift+count):
+        n = 6-i%3 # of different lengths, so that batches have padding
+        yield [PEOPLE[i%6], PEOPLE[(i//6)%6], w[i%2*3], w[1+i%2*3], PLACES[i//3%6], w[5]][:n], ['B-PER', 'I-PER', 'O', 'O', 'B-LOC', 'O'][:n]
 
 def write(path, rows): path.write_text('\n'.join('\n'.join(f'{w}\t{t}' for w, t in zip(*r))+'\n' for r in rows), encoding='utf-8')
 

@@ -35,7 +35,7 @@ def test_public_names_are_documented_and_shown(path):
     for c in cells(path):
         if c['cell_type'] != 'code': continue
         if exported(c):
-            code += source(c)
+            code += source(c)+'\n'
             for n in ast.parse(source(c)).body:
                 if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_'): own[n.name] = n
         else: lessons += source(c)
