@@ -35,7 +35,8 @@ def plain(cell):
         md = '\n'.join(o.data['text/markdown'] for o in cell.outputs if 'text/markdown' in o.get('data', {}))
         md = re.sub(r'^---\s*\n', '', md.strip())
         md = re.sub(r'^\[source\]\(([^)]*)\)\{[^}]*\}', r'[source](\1)', md, flags=re.M)
-        return nbformat.v4.new_markdown_cell(re.sub(r'(\[source\]\([^)]*\))\{[^}]*\}', r'\1', md))
+        md = re.sub(r'(\[source\]\([^)]*\))\{[^}]*\}', r'\1', md)
+        return nbformat.v4.new_markdown_cell(re.sub(r'^(\[source\]\([^)]*\))\s*\n+(#+ .*)$', r'\2\n\n\1', md, flags=re.M))      # the name first, then where it is
     cell.source = re.sub(r'^\s*#\|.*\n?', '', cell.source, flags=re.M)
     cell.outputs = [o for o in cell.outputs if not (o.get('name') == 'stderr')]
     return cell if cell.source.strip() or cell.outputs else None
@@ -70,8 +71,9 @@ def main():
     for name in [c for s in contents for c in ([s] if isinstance(s, str) else s['contents'])]: page(ROOT/'_proc'/name, work/name)
     index = nbformat.read(work/'index.ipynb', 4); index.cells.append(nbformat.v4.new_markdown_cell(toctrees(contents))); nbformat.write(index, work/'index.ipynb')
     if (ROOT/'nbs'/'images').is_dir(): shutil.copytree(ROOT/'nbs'/'images', work/'images')
-    (work/'conf.py').write_text(CONF); shutil.rmtree(ROOT/'_docs', ignore_errors=True)
-    subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-b', 'html', str(work), str(ROOT/'_docs')], check=True)
+    (work/'conf.py').write_text(CONF); built = ROOT/'build'/'html'; shutil.rmtree(built, ignore_errors=True)
+    subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-b', 'html', str(work), str(built)], check=True)
+    shutil.rmtree(ROOT/'_docs', ignore_errors=True); shutil.move(built, ROOT/'_docs')
     print('site: _docs/index.html')
 
 if __name__ == '__main__': main()

@@ -74,14 +74,15 @@ def load_labelled(
     split:str, # train, dev or test
     schema:Schema, # Types to keep
     data_dir:str='', # Folder of the benchmark files
-    problems:str='raise' # raise, repair or skip: what to do with malformed sentences
+    problems:str='raise', # raise, repair or skip: what to do with malformed sentences
+    strict:bool=False # In files of one's own, a type outside the schema is an error and not `O`
 )->tuple[Dataset, ReadReport]:
     "One labelled split, its labels mapped to the schema"
     if name == 'corpus':
         corpus = corpus_split(lang, split)
         return corpus, ReadReport(f'embedded corpus, {lang} {split}', corpus.num_rows, sum(map(len, corpus['tokens'])))
     path = split_file(name, lang, split, data_dir)
-    to_o = set(benchmark(name).types or _types_in(path))-set(schema.types)
+    to_o = set(benchmark(name).types or (() if strict else _types_in(path)))-set(schema.types)
     return read_conll(path, schema, to_o=to_o, problems=problems)
 
 def _types_in(path):

@@ -160,7 +160,7 @@ def load_materials(
     origin = source_benchmark(r)
     schema = source_schema(origin, r.benchmark, list(r.sources), r.data_dir); notes = [f'entity types: {", ".join(schema.types)}; everything else is O']
     def labelled(lang, split, n):
-        corpus, report = load_labelled(origin, lang, split, schema, r.data_dir, r.problems); notes.append(f'{origin} {lang} {split}: {report}'+(f'; first {n} used' if n and n < corpus.num_rows else ''))
+        corpus, report = load_labelled(origin, lang, split, schema, r.data_dir, r.problems, strict=True); notes.append(f'{origin} {lang} {split}: {report}'+(f'; first {n} used' if n and n < corpus.num_rows else ''))
         return take(corpus, n)
     source = concatenate_datasets([labelled(l, 'train', r.limit) for l in r.sources])
     dev = concatenate_datasets([labelled(l, 'dev', r.dev_limit) for l in r.sources]) if r.select == 'source-dev' else None

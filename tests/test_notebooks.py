@@ -38,7 +38,7 @@ def test_public_names_are_documented_and_shown(path):
             code += source(c)+'\n'
             for n in ast.parse(source(c)).body:
                 if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_'): own[n.name] = n
-        else: lessons += source(c)
+        else: lessons += source(c)+'\n'
     assert not [n for n, d in own.items() if not ast.get_docstring(d)]
     unused = [n for n in own if not re.search(rf'\b{n}\b', lessons) and len(re.findall(rf'\b{n}\b', code)) < 2]
     assert not unused, f'no lesson uses {unused}'
