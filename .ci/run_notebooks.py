@@ -1,7 +1,8 @@
 """Run chapters in fresh kernels and keep their outputs; make README.md from index.ipynb.
 
-usage: run_notebooks.py [NOTEBOOK ...]     (all chapters, the index and the experiment when none is named; encoders/ needs its text and is run by hand)"""
-import json, os, subprocess, sys, tempfile
+usage: run_notebooks.py [--out DIR] [NOTEBOOK ...]     (all chapters, the index and the experiment when none is named; encoders/ needs its text and is run by hand)
+DIR holds the runs of experiments: one with finished runs makes them quick; without it they go to a temporary folder."""
+import argparse, os, subprocess, sys, tempfile
 from pathlib import Path
 
 import nbformat, papermill
@@ -9,10 +10,10 @@ from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parent.parent
 
-def execute(path, out_dir):
+def execute(path, folder, out_dir):
     "Run a notebook in a fresh kernel and put the outputs into the source, cell by cell"
-    source = nbformat.read(path, 4); done = Path(out_dir)/path.name
-    parameters = dict(out_dir=f'{out_dir}/runs') if any('parameters' in c.metadata.get('tags', []) for c in source.cells) else {}
+    source = nbformat.read(path, 4); done = Path(folder)/path.name
+    parameters = dict(out_dir=out_dir) if any('parameters' in c.metadata.get('tags', []) for c in source.cells) else {}
     papermill.execute_notebook(str(path), str(done), parameters, kernel_name='python3', progress_bar=False, cwd=str(ROOT))
     outputs = {c.id: c.outputs for c in nbformat.read(done, 4).cells if c.cell_type == 'code'}
     for c in source.cells:
@@ -23,12 +24,13 @@ def readme(index=ROOT/'nbs'/'index.ipynb'):
     "README.md's text: the index, with what it prints"
     nb = nbformat.read(index, 4); nb.cells = [c for c in nb.cells if '#| hide' not in c.source]
     text, _ = MarkdownExporter().from_notebook_node(nb)
-    return '<!-- made from nbs/index.ipynb by `make notebooks`; edit that -->\n\n'+text.replace('](images/', '](nbs/images/').replace('.ipynb)', '.ipynb)').strip()+'\n'
+    return '<!-- made from nbs/index.ipynb by `make notebooks`; edit that -->\n\n'+text.replace('](images/', '](nbs/images/').replace('](experiments/', '](nbs/experiments/').strip()+'\n'
 
 if __name__ == '__main__':
     os.environ |= dict(TQDM_DISABLE='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false')
-    named = [Path(a).resolve() for a in sys.argv[1:]] or [*sorted((ROOT/'nbs').glob('*.ipynb')), ROOT/'nbs'/'experiments'/'distill.ipynb']
+    p = argparse.ArgumentParser(); p.add_argument('--out'); p.add_argument('notebooks', nargs='*'); a = p.parse_args()
+    named = [Path(x).resolve() for x in a.notebooks] or [*sorted((ROOT/'nbs').glob('*.ipynb')), ROOT/'nbs'/'experiments'/'distill.ipynb']
     with tempfile.TemporaryDirectory() as d:
-        for p in named: print(p.relative_to(ROOT), flush=True); execute(p, d)
+        for p in named: print(p.relative_to(ROOT), flush=True); execute(p, d, a.out or f'{d}/runs')
     (ROOT/'README.md').write_text(readme())
     subprocess.run([Path(sys.executable).parent/'nbdev_clean'], cwd=ROOT, check=True)
