@@ -39,7 +39,8 @@ def run_notebook(
     if not source.is_file(): raise MtmtError(f'{source}: the experiment notebook is not here; batches run from a clone of the project')
     if not notebook_done(out, parameters):
         out.parent.mkdir(parents=True, exist_ok=True)
-        papermill.execute_notebook(str(source), str(out), parameters, kernel_name='python3', progress_bar=False, cwd=str(project_root()))
+        papermill.execute_notebook(str(source), str(out), parameters, kernel_name='python3', progress_bar=False, cwd=str(project_root()),
+                                   extra_arguments=['--IPKernelApp.log_level=ERROR'])    # no word about TCP at every start
     found = [o['data']['application/json'] for c in json.loads(out.read_text())['cells'] for o in c.get('outputs', []) if 'application/json' in o.get('data', {})]
     return json.loads((out_folder(recipe)/found[-1]['run']/'run.json').read_text())
 

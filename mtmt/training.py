@@ -158,5 +158,6 @@ def train(
     "Train an encoder in place"
     trainer = WordTrainer(encoder, data, objective, settings.arguments(folder, score is not None), score, settings.head_lr_ratio, note)
     with quiet(): trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None)
+    trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False)      # else it would go on computing in bf16 and differ from its saved self
     encoder.to('cpu').eval()
     return [l for l in trainer.state.log_history if 'train_runtime' not in l]
