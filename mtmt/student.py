@@ -17,7 +17,7 @@ from transformers import set_seed
 
 from .data import MtmtError, Schema
 from .encoders import WordEncoder, freeze, load_tagger, load_tokenizer
-from .losses import cosine, draw_pairs, mtmt_loss, similarity, type_probabilities
+from .losses import draw_pairs, mtmt_loss, pair_cosine, similarity, type_probabilities
 from .teachers import Annotations, Evaluator, Recognizer, dev_scores, pair_generator, save_folder, word_classes
 from .training import TrainSettings, WordData, train
 
@@ -72,7 +72,7 @@ def student_objective(
         if 'similarity' in how.tasks:
             tags = batch['gold'] if how.pair_balance == 'gold' else p.argmax(-1)
             drawn = batch['pairs'] if 'pairs' in batch else draw_pairs(word_classes(tags, schema, how.same_class), how.pairs, pair_generator(seed, step), how.pair_balance != 'none', how.oo_share).to(h.device)
-            if len(drawn): r, s = (similarity(cosine(*v[drawn.T]), how.similarity_map) for v in (h, e))
+            if len(drawn): r, s = (similarity(pair_cosine(v, drawn), how.similarity_map) for v in (h, e))
         agree = type_probabilities(p, type_of.to(p.device)) if how.same_class == 'type' else None
         parts = mtmt_loss(q, p, r, s, drawn, how.weights, how.similarity_weight, how.ner_reduction, how.ner_words if len(drawn) else 'all', how.agreement_map, how.agreement_scope, agree)
         return dict(parts, batches_without_pairs=torch.tensor(float('similarity' in how.tasks and not len(drawn))))

@@ -24,7 +24,7 @@ from transformers import AutoModelForTokenClassification, set_seed
 from .data import MtmtError, Schema, schema_of, tag_names, write_atomically
 from .encoders import WordEncoder, freeze, load_encoder, load_tagger, load_tokenizer, quiet
 from .eval import decode, scores
-from .losses import cosine, draw_pairs, similarity, similarity_loss
+from .losses import draw_pairs, pair_cosine, similarity, similarity_loss
 from .training import TrainSettings, WordData, read_words_with, train
 
 # %% ../nbs/20_teachers.ipynb #bd6a9196
@@ -167,7 +167,7 @@ def pair_f1(
     "How well cosines tell words of one class from others"
     pairs = draw_pairs(classes, n, torch.Generator().manual_seed(0))
     if not len(pairs): return dict(f1=0., accuracy=0.)
-    says, truth = cosine(*vectors[pairs.T]) >= 0, classes[pairs[:, 0]] == classes[pairs[:, 1]]
+    says, truth = pair_cosine(vectors, pairs) >= 0, classes[pairs[:, 0]] == classes[pairs[:, 1]]
     hit = (says & truth).sum().item()
     return dict(f1=2*hit/max((says.sum()+truth.sum()).item(), 1), accuracy=(says == truth).float().mean().item())
 
@@ -193,7 +193,7 @@ def train_evaluator(
     def objective(h, _, batch, step):
         c = batch['classes']; drawn = draw_pairs(c, pairs, pair_generator(settings.seed, step), oo_share=oo_share).to(h.device)
         if not len(drawn): return dict(loss=h.sum()*0)
-        return dict(loss=similarity_loss(similarity(cosine(*h[drawn.T]), similarity_map), (c[drawn[:, 0]] == c[drawn[:, 1]]).float()).mean())
+        return dict(loss=similarity_loss(similarity(pair_cosine(h, drawn), similarity_map), (c[drawn[:, 0]] == c[drawn[:, 1]]).float()).mean())
     score = dev and (lambda: pair_f1(teacher.vectors(dev['tokens']), word_classes(flat(dev['ner_tags']), schema, same_class)))
     log = train(teacher.encoder, data, objective, settings, f'{folder}.checkpoints', score, 'evaluator')
     save_folder(folder, teacher, task='evaluator', log=log); shutil.rmtree(f'{folder}.checkpoints', ignore_errors=True)
