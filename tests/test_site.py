@@ -39,7 +39,7 @@ def test_pages_in_a_browser(site):
         page.on('request', lambda r: asked.append(r.url))
         for name in ('index.html', '12_losses.html', 'experiments/distill.html'):
             page.goto((site/name).as_uri()); page.wait_for_load_state('load'); assert page.locator('h1').count() == 1
-        assert page.locator('svg.marks').count() >= 1 and page.locator('mark').count() >= 1
+        assert page.locator('svg.marks, img[src$=".svg"]').count() >= 1 and page.locator('mark').count() >= 1
         page.get_by_role('link', name='Losses').first.click(); page.wait_for_load_state('load'); assert page.locator('math').count() > 10
         assert not [u for u in asked if not u.startswith(('file://', 'data:'))]; browser.close()
 
