@@ -9,12 +9,13 @@ __all__ = ['METHODS', 'CHOICES', 'RecipeError', 'Recipe', 'make_recipe', 'cell_p
 
 # %% ../nbs/60_runs.ipynb #68b25b89
 import ast, hashlib, json, logging, resource, time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
 from datasets import Dataset, concatenate_datasets
+from filelock import FileLock, Timeout
 from transformers import AutoConfig
 
 import mtmt
@@ -105,7 +106,7 @@ def _conflicts(r):
     if r.agreement_scope == 'pair' and r.ner_words != 'pair': bad.append('agreement_scope="pair" needs ner_words="pair"')
     if (r.select == 'target-dev' or r.pair_balance == 'gold') and not r.allow_target_labels:
         bad.append('select="target-dev" and pair_balance="gold" look at labels of the target; set allow_target_labels=True to do it all the same (the signature will say so), or use select="source-dev", pair_balance="pseudo"')
-    bad += [f'{k} must be at least {n}, not {getattr(r, k)}' for k, n in dict(epochs=1, batch_size=1, max_length=8, pairs=2, limit=0, dev_limit=0, seed=0, learning_rate=0, freeze_layers=0).items() if getattr(r, k) < n]
+    bad += [f'{k} must be at least {n}, not {getattr(r, k)}' for k, n in dict(epochs=1, batch_size=0, max_length=8, pairs=2, limit=0, dev_limit=0, seed=0, learning_rate=0, freeze_layers=0).items() if getattr(r, k) < n]
     if r.target in r.sources: bad.append(f'target: {r.target!r} is also a source; a target has no labels')
     try: benchmark(r.benchmark); r.source_benchmark and benchmark(r.source_benchmark)
     except DataError as e: bad.append(f'benchmark: {e}')
@@ -191,20 +192,31 @@ class Workshop:
         self.common = dict(encoder=r.encoder, settings=replace(self.settings, head_lr_ratio=max(r.head_lr_ratio, 1.)), dev=m.dev, **freezing)
         self.made_of = dict(encoder=weights_hash(load_encoder(r.encoder)), source=content_hash(m.source), dev=m.dev and content_hash(m.dev), **freezing, **{k: v for k, v in asdict(self.common['settings']).items() if k != 'device'})
 
-    def _teacher(self, task, make, load, **more):
-        "A teacher from its folder, or trained now"
-        name = f'{task}-{key(**self.made_of, **more)}'; folder = self.folder/'teachers'/name
-        if (folder/'mtmt.json').exists(): self.reused.append(name); self.say(f'{name}: used again')
-        else: self.say(f'{name}: training on {self.m.source.num_rows:,} sentences'); make(self.m.source, folder, **self.common, **more)
+    def lock(self, name, timeout=-1):
+        "What keeps two processes from making the same thing; a process that dies lets go of it"
+        (self.folder/'.locks').mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder/'.locks'/name, timeout)
+
+    def _teacher(self, task, timeout):
+        "Name and model of a task's teacher, from its folder or trained now"
+        r = self.r; kind, make, load, more = ('recognizer', train_recognizer, load_recognizer, {}) if task == 'recognition' else (
+            'evaluator', train_evaluator, load_evaluator, dict(pairs=r.pairs, oo_share=r.oo_share, same_class=r.same_class, similarity_map=r.similarity_map))
+        name = f'{kind}-{key(**self.made_of, **more)}'; folder = self.folder/'teachers'/name
+        with self.lock(name, timeout):
+            if (folder/'mtmt.json').exists(): self.reused.append(name); self.say(f'{name}: used again')
+            else: self.say(f'{name}: training on {self.m.source.num_rows:,} sentences'); make(self.m.source, folder, **self.common, **more)
         return name, load(folder)
 
-    def recognizer(self):
-        "Name and model of the first teacher"
-        return self._teacher('recognizer', train_recognizer, load_recognizer)
-    def evaluator(self):
-        "Name and model of the second teacher"
-        r = self.r
-        return self._teacher('evaluator', train_evaluator, load_evaluator, pairs=r.pairs, oo_share=r.oo_share, same_class=r.same_class, similarity_map=r.similarity_map)
+    def teachers(self,
+        tasks:Sequence[str] # recognition, similarity
+    )->dict[str, tuple]: # Name and model by task
+        "The teachers of some tasks. One that another process is training comes last: two processes divide the work"
+        found = {}
+        for timeout in (0, -1):
+            for t in [t for t in tasks if t not in found]:
+                try: found[t] = self._teacher(t, timeout)
+                except Timeout: self.say(f'the teacher of {t} is in training elsewhere')
+        return {t: found[t] for t in tasks}
 
 def out_folder(
     r:Recipe # The recipe
@@ -218,36 +230,41 @@ def run(
     say:Callable[[str], None]=logging.getLogger(__name__).info # Receives a line for each step
 )->dict: # The contents of run.json
     "Carry out a recipe, or return what an equal one gave before"
-    start = time.time(); m = load_materials(r)
+    m = load_materials(r)
     for note in m.notes: say(note)
     test, report = load_labelled(r.benchmark, r.target, 'test', m.schema, r.data_dir, r.problems); say(f'{r.benchmark} {r.target} test: {report}')
     shop = Workshop(r, m, say); own = {k: v for k, v in asdict(r).items() if k not in ('out_dir', 'data_dir', 'device')}   # where things lie does not change them
     folder = shop.folder/f'{r.benchmark}-{r.target}-{r.method}-s{r.seed}-{key(recipe=own, made_of=shop.made_of, target_text=content_hash(m.target), test_text=content_hash(test))}'
-    if (folder/'run.json').exists(): say(f'{folder.name}: done before'); return json.loads((folder/'run.json').read_text())
-    name, teacher = shop.recognizer(); teachers = dict(recognizer=name); systems = {'recognizer': teacher}
-    if r.tasks: student, more = _student(r, m, shop, name, teacher, folder); systems['student'] = student; teachers |= more
+    with shop.lock(folder.name):                             # another process may be at it: then this one reads what that one wrote
+        if (folder/'run.json').exists(): say(f'{folder.name}: done before')
+        else: _carry_out(r, m, shop, folder, test, report)
+    return json.loads((folder/'run.json').read_text())
+
+def _carry_out(r, m, shop, folder, test, report):
+    "Teachers, student, predictions, score; run.json last"
+    start = time.time(); found = shop.teachers(r.tasks or ('recognition',)); systems = {'recognizer': found['recognition'][1]}
+    if r.tasks: systems['student'] = _student(r, m, shop, found, folder)
     said = {n: decode(s.probabilities(test['tokens'], f'{n} reads the test').numpy(), [len(x) for x in test['tokens']], s.tags, r.decode) for n, s in systems.items()}
-    final = list(said)[-1]; result = scores(tag_names(test), said[final], r.eval_boundaries)
+    score = {n: scores(tag_names(test), tags, r.eval_boundaries) for n, tags in said.items()}; result = list(score.values())[-1]
     repair = '+'.join(f'{k}:{n}' for k, n in sorted(report.repaired.items())) or 'none'
     out = dict(run=folder.name, benchmark=r.benchmark, source_benchmark=source_benchmark(r), sources=list(r.sources), target=r.target, method=r.method, encoder=r.encoder, seed=r.seed, **{k: result[k] for k in ('precision', 'recall', 'f1')},
-               strict_f1=result['strict']['f1'], types=result['types'], teacher_f1=scores(tag_names(test), said['recognizer'], r.eval_boundaries)['f1'],
+               strict_f1=result['strict']['f1'], types=result['types'], teacher_f1=score['recognizer']['f1'],
                signature=signature(r.sources, r.target, r.benchmark, content_hash(test), r.select+('(oracle)' if r.allow_target_labels else ''), repair, boundaries=r.eval_boundaries, version=mtmt.__version__),
-               seconds=round(time.time()-start, 1), peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024, teachers=teachers, reused=shop.reused, notes=m.notes+[f'test: {report}'], settings=asdict(shop.settings), recipe=asdict(r) | dict(out_dir='', data_dir=''))
+               seconds=round(time.time()-start, 1), peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024, teachers={name.split('-')[0]: name for name, _ in found.values()}, reused=shop.reused,
+               notes=m.notes+[f'test: {report}'], settings=asdict(shop.settings), recipe=asdict(r) | dict(out_dir='', data_dir=''))
     write_conll(folder/'predictions.conll', test['tokens'], tag_names(test), *said.values())
-    text = json.dumps(out, indent=1, ensure_ascii=False); write_atomically(folder/'run.json', text+'\n'); say(f'{folder.name}: F1 {result["f1"]:.3f} (strict {result["strict"]["f1"]:.3f})')
-    return json.loads(text)
+    write_atomically(folder/'run.json', json.dumps(out, indent=1, ensure_ascii=False)+'\n'); shop.say(f'{folder.name}: F1 {result["f1"]:.3f} (strict {result["strict"]["f1"]:.3f})')
 
-# %% ../nbs/60_runs.ipynb #bf574a20
-def _student(r, m, shop, name, teacher, folder):
+# %% ../nbs/60_runs.ipynb #401700a9
+def _student(r, m, shop, found, folder):
     "Teachers' annotations of the raw target, and the student that learns from them"
-    evaluator_name, evaluator = shop.evaluator() if 'similarity' in r.tasks else (None, None)
-    teachers = dict(evaluator=evaluator_name) if evaluator_name else {}
-    path = shop.folder/'annotations'/f'{r.target}-{key(text=content_hash(m.target), teachers=[name, evaluator_name])}.safetensors'
-    shop.say(f'{r.target}: {"annotations used again" if path.exists() else "the teachers read"} {m.target.num_rows:,} sentences'); said = annotate(m.target['tokens'], teacher, evaluator, path)
+    recognizer, evaluator = (found.get(t, (None, None))[1] for t in ('recognition', 'similarity'))
+    path = shop.folder/'annotations'/f'{r.target}-{key(text=content_hash(m.target), teachers=[name for name, _ in found.values()])}.safetensors'
+    shop.say(f'{r.target}: {"annotations used again" if path.exists() else "the teachers read"} {m.target.num_rows:,} sentences'); said = annotate(m.target['tokens'], recognizer, evaluator, path)
     gold = flat(take(load_labelled(r.benchmark, r.target, 'train', m.schema, r.data_dir, r.problems)[0], r.limit)['ner_tags']) if r.pair_balance == 'gold' else None
     how = Distillation(**{f.name: getattr(r, f.name) for f in fields(Distillation)}); shop.say(f'student: learning {" and ".join(r.tasks)}')
-    live = None if r.teacher_cache else (teacher, evaluator)
-    return distil(m.target, said, m.schema, folder/'model', how, live=live, gold=gold, **shop.common | dict(settings=shop.settings)), teachers
+    live = None if r.teacher_cache else (recognizer, evaluator)
+    return distil(m.target, said, m.schema, folder/'model', how, live=live, gold=gold, **shop.common | dict(settings=shop.settings))
 
 # %% ../nbs/60_runs.ipynb #05ff551d
 def read_predictions(

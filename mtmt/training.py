@@ -80,7 +80,7 @@ def has_bf16(
 class TrainSettings:
     "What a training loop needs to know"
     epochs:int=2 # Passes over the data, for teachers and student
-    batch_size:int=16 # Windows in a batch
+    batch_size:int=0 # Windows in a batch; 0: a 500th of the data, from 4 to 32
     learning_rate:float=5e-5 # Peak learning rate
     head_lr_ratio:float=10. # Learning rate of the linear layer over that of the encoder: it starts from nothing (student of MTMT's released code: 0.001)
     warmup:float=.1 # Share of the steps that warm up
@@ -94,13 +94,14 @@ class TrainSettings:
 
     def arguments(self,
         folder, # Checkpoints go here
-        select:bool # Score after each epoch and keep the best
+        select:bool, # Score after each epoch and keep the best
+        n:int # Windows in the data
     )->TrainingArguments:
         "The same for `transformers.Trainer`"
         gpu = torch.cuda.is_available() and self.device != 'cpu'
         bf16 = self.precision == 'bf16' or (self.precision == 'auto' and has_bf16(gpu))
         keep = dict(eval_strategy='epoch', load_best_model_at_end=True, metric_for_best_model='f1', greater_is_better=True) if select else {}
-        return TrainingArguments(str(folder), num_train_epochs=self.epochs, per_device_train_batch_size=self.batch_size, learning_rate=self.learning_rate, warmup_steps=self.warmup,
+        return TrainingArguments(str(folder), num_train_epochs=self.epochs, per_device_train_batch_size=self.batch_size or min(max(n//500, 4), 32), learning_rate=self.learning_rate, warmup_steps=self.warmup,
             lr_scheduler_type=self.schedule, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm, bf16=bf16, seed=self.seed, use_cpu=not gpu, save_strategy='epoch', save_total_limit=1,
             logging_strategy='epoch', report_to='none', train_sampling_strategy='group_by_length', remove_unused_columns=False, dataloader_pin_memory=gpu, label_names=[], **keep)
 
@@ -156,7 +157,7 @@ def train(
     note:str='training' # Text at the progress bar
 )->list[dict]: # The log: a dictionary an epoch
     "Train an encoder in place"
-    trainer = WordTrainer(encoder, data, objective, settings.arguments(folder, score is not None), score, settings.head_lr_ratio, note)
+    trainer = WordTrainer(encoder, data, objective, settings.arguments(folder, score is not None, len(data)), score, settings.head_lr_ratio, note)
     with quiet(): trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None)
     trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False)      # else it would go on computing in bf16 and differ from its saved self
     encoder.to('cpu').eval()

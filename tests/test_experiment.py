@@ -41,6 +41,11 @@ def test_a_batch_takes_up_where_it_stopped(tmp_path):
     assert [r['method'] for r in summary] == ['direct', 'tsl'] and {'benchmark', 'sources', 'target', 'method', 'encoder', 'seed', 'precision', 'recall', 'f1', 'signature', 'seconds'} <= set(summary[0]) and all((tmp_path/'b'/r['notebook']).exists() for r in summary)
     again = subprocess.run(args, capture_output=True, text=True); assert again.stdout.count('done before') == 2 and again.stdout.split('\n\n')[1:] == first.stdout.split('\n\n')[1:]
 
+def test_a_run_that_fails_does_not_stop_the_batch(small_files, tmp_path, tiny_encoder):
+    done = subprocess.run([str(Path(sys.executable).parent/'mtmt'), 'batch', '--targets', 'fr,sw', '--methods', 'direct', '--out', str(tmp_path/'b'), '-p', 'benchmark', 'files', '-p', 'data_dir', str(small_files), '-p', 'encoder', tiny_encoder], capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
+    assert done.returncode == 2 and 'files-fr-direct-s0: DataError: ' in done.stderr and 'no file fr.train.conll' in done.stderr and 'Traceback' not in done.stderr
+    assert [r['target'] for r in json.loads((tmp_path/'b'/'summary.json').read_text())] == ['sw'] and (tmp_path/'b'/'notebooks'/'files-fr-direct-s0.ipynb').exists()
+
 @pytest.mark.slow
 @pytest.mark.parametrize('benchmark, target', [('wikiann', 'nl'), ('aqmar', 'ar'), ('hiner', 'hi'), ('uner', 'zh'), ('masakhaner2', 'sw')])
 def test_real_data(real_data, tmp_path_factory, benchmark, target):
