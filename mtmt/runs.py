@@ -46,7 +46,7 @@ class Recipe(TrainSettings, Distillation):
     limit:int=0 # Use at most this many training sentences of each language; 0 for all
     dev_limit:int=2000 # Use at most this many dev sentences to choose the epoch; 0 for all
     problems:str='raise' # Malformed sentences: raise, repair or skip
-    learning_rate:float=0. # Peak learning rate; 0: by the encoder's width (4e-4 under 512, else 5e-5)
+    learning_rate:float=0. # Peak learning rate; 0: by the encoder's width (1e-4 under 512, else 5e-5)
     freeze_embeddings:bool=True # Keep the embedding layer
     freeze_layers:int=0 # Keep this many layers from the bottom
     attention_mask:bool=True # False as in MTMT's released code: padding is attended to
@@ -180,7 +180,7 @@ def settings(
     r:Recipe # The recipe
 )->TrainSettings:
     "The training loop's part of a recipe"
-    rate = r.learning_rate or (4e-4 if AutoConfig.from_pretrained(encoder_path(r.encoder)).hidden_size < 512 else 5e-5)
+    rate = r.learning_rate or (1e-4 if AutoConfig.from_pretrained(encoder_path(r.encoder)).hidden_size < 512 else 5e-5)
     gpu = torch.cuda.is_available() and r.device != 'cpu'
     return TrainSettings(**{f.name: getattr(r, f.name) for f in fields(TrainSettings)} | dict(learning_rate=rate, precision=('bf16' if has_bf16(gpu) else 'fp32') if r.precision == 'auto' else r.precision))
 
