@@ -101,6 +101,7 @@ def names(
         out[cells[1]].append(cells[header.index(lang)])
     return dict(out)
 
+# %% ../nbs/05_corpus.ipynb #f6d7a8f7
 def _blend(one, other):
     "The given name of one person with the family name of another, where both have just the two; else the first name as it is"
     parts = [n.split(' · ') if ' · ' in n else n.split(' ') for n in (one, other)]

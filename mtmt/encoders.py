@@ -113,6 +113,7 @@ class WordEncoder(nn.Module):
         h = self.dropout(h.flatten(0, 1)[place])
         return h, None if self.head is None else self.head(h)
 
+# %% ../nbs/10_encoders.ipynb #409122ca
 def freeze(
     model:PreTrainedModel, # Encoder, with or without a head
     embeddings:bool=True, # Freeze the embedding layer

@@ -139,11 +139,12 @@ def mtmt_loss(
     ner_words:str='all', # Words that L_rec covers: all, or those of the pairs (released)
     agreement_map:str='sigmoid', # Map of the recognizer's score inside gamma
     agreement_scope:str='mean', # gamma in L_rec: mean over a word's pairs, `pair` (with ner_words='pair'), or `none`
-    agreement_p:Tensor|None=None # Probabilities that gamma compares, (N, C'); p when left out
+    agreement_p:Tensor|None=None, # Probabilities that gamma compares, (N, C'); p when left out
+    trust:Tensor|None=None # A further weight of each word in L_rec, (N,); 1 when left out
 )->dict[str, Tensor]: # loss, recognition, similarity (means, before lambda)
     "The student's loss (MTMT, released code; section 4.10 of our method notes for in-batch pairs)"
     on = '' if weights == 'none' else weights; p, s = p.detach(), s.detach(); P = len(pairs)
-    rec = recognition_loss(q, p, ner_reduction)*(alpha(p) if 'a' in on else 1)
+    rec = recognition_loss(q, p, ner_reduction)*(alpha(p) if 'a' in on else 1)*(1 if trust is None else trust)
     g = torch.ones_like(s)
     if 'g' in on and P: a = p if agreement_p is None else agreement_p.detach(); g = gamma(a[pairs[:, 0]], a[pairs[:, 1]], s, agreement_map)
     if ner_words == 'pair': rec = rec[pairs]*(g[:, None] if agreement_scope != 'none' else 1)

@@ -18,13 +18,15 @@ from transformers import set_seed
 from .data import MtmtError, Schema
 from .encoders import WordEncoder, freeze, load_tagger, load_tokenizer
 from .losses import draw_pairs, mtmt_loss, pair_cosine, similarity, type_probabilities
+from .pool import pooled_similarity
+from .prototypes import Prototypes, self_training_step
 from .teachers import Annotations, Evaluator, Recognizer, dev_scores, pair_generator, save_folder, word_classes
 from .training import TrainSettings, WordData, train
 
 # %% ../nbs/40_student.ipynb #33ebdf65
 @dataclass(frozen=True)
-class Distillation:
-    "How a student learns from annotations"
+class Distillation(Prototypes):
+    "How a student learns from annotations; the options of `Prototypes` come on top"
     tasks:tuple[str, ...]=('recognition', 'similarity') # Tasks of the student
     weights:str='abg' # Trusts in use: any of a, b, g, or none
     similarity_weight:float=.5 # lambda
@@ -62,19 +64,22 @@ def student_objective(
     how:Distillation, # What to learn and how to weigh it
     schema:Schema, # The tag set
     seed:int, # Seed of the pair sampler
-    live:tuple[Recognizer, Evaluator|None]|None=None # Teachers to ask at every step instead of annotations
+    live:tuple[Recognizer, Evaluator|None]|None=None, # Teachers to ask at every step instead of annotations
+    encoder:WordEncoder|None=None, # The student's encoder, which keeps the prototypes; for self_training
+    steps:int=1 # Steps of the whole training; for self_training
 )->Callable:
     "The loss of a student on a batch of the target's words"
     type_of = torch.from_numpy(schema.type_of)
     def objective(h, scores, batch, step):
-        p, e = _ask(live, batch) if live else (batch['probabilities'].float(), batch.get('vectors'))
+        p, e = _ask(live, batch) if live else (batch['probabilities'].float(), batch.get('vectors')); kind = type_of.to(p.device)
         q = scores.softmax(-1); drawn = torch.empty(0, 2, dtype=torch.long, device=h.device); r = s = torch.empty(0, device=h.device)
         if 'similarity' in how.tasks:
             tags = batch['gold'] if how.pair_balance == 'gold' else p.argmax(-1)
             drawn = batch['pairs'] if 'pairs' in batch else draw_pairs(word_classes(tags, schema, how.same_class), how.pairs, pair_generator(seed, step), how.pair_balance != 'none', how.oo_share).to(h.device)
-            if len(drawn): r, s = (similarity(pair_cosine(v, drawn), how.similarity_map) for v in (h, e))
-        agree = type_probabilities(p, type_of.to(p.device)) if how.same_class == 'type' else None
-        parts = mtmt_loss(q, p, r, s, drawn, how.weights, how.similarity_weight, how.ner_reduction, how.ner_words if len(drawn) else 'all', how.agreement_map, how.agreement_scope, agree)
+            if len(drawn): r, s = similarity(pair_cosine(h, drawn), how.similarity_map), pooled_similarity(e, batch.get('weights'), drawn, how.similarity_map)
+        agree = type_probabilities(p, kind) if how.same_class == 'type' else None
+        parts = mtmt_loss(q, p, r, s, drawn, how.weights, how.similarity_weight, how.ner_reduction, how.ner_words if len(drawn) else 'all', how.agreement_map, how.agreement_scope, agree, batch.get('trust'))
+        if how.self_training: own = self_training_step(encoder.prototypes, h, q, p, kind, how, step/steps); parts |= dict(loss=parts['loss']+how.self_training*own, self_training=own)
         return dict(parts, batches_without_pairs=torch.tensor(float('similarity' in how.tasks and not len(drawn))))
     return objective
 
@@ -82,7 +87,7 @@ def student_objective(
 def _ask(teachers, batch):
     "What live teachers say of a batch"
     out = [t and t.encoder.to(batch['input_ids'].device).eval()(batch['input_ids'], batch['attention_mask'], batch['place']) for t in teachers]
-    return out[0][1].float().softmax(-1), out[1] and out[1][0].float()
+    return out[0][1].float().softmax(-1), out[1] and out[1][0].float()[:, None]
 
 # %% ../nbs/40_student.ipynb #c8cdbe9c
 def distil(
@@ -97,17 +102,21 @@ def distil(
     freeze_embeddings:bool=True, # Keep the embedding layer
     freeze_layers:int=0, # Keep this many layers from the bottom
     attention_mask:bool=True, # False as in MTMT's released code
+    trust:Tensor|None=None, # A further weight of each word in the recognition loss, (N,)
     live:tuple[Recognizer, Evaluator|None]|None=None, # Teachers to ask at every step
     gold:Tensor|None=None # The target's tags, (N,); only for pair_balance='gold', which breaks the rule of the house
 )->Recognizer:
     "Train a student on raw text of the target from its teachers' annotations"
     if 'ner_tags' in target.column_names: raise MtmtError('the target text still has its labels; pass `unlabelled(corpus)`')
+    if 'similarity' in how.tasks and said.vectors is None: raise MtmtError('the similarity task needs an evaluator, and these annotations have none; use tasks="recognition" (method tsl), or add a source with labels')
     if (how.pair_balance == 'gold') != (gold is not None): raise MtmtError('the target\'s tags go with pair_balance="gold" and with nothing else')
     set_seed(settings.seed); model = load_tagger(encoder, schema); freeze(model, freeze_embeddings, freeze_layers)
     student = Recognizer(WordEncoder(model, attention_mask), load_tokenizer(encoder), settings.max_length)
-    rows = dict(probabilities=said.probabilities) | (dict(vectors=said.vectors) if 'similarity' in how.tasks else {}) | (dict(gold=gold) if gold is not None else {})
+    rows = dict(probabilities=said.probabilities, trust=trust, gold=gold) | (dict(vectors=said.vectors.view(len(said.vectors), -1, said.vectors.shape[-1]), weights=said.weights) if 'similarity' in how.tasks else {})
+    rows = {k: v for k, v in rows.items() if v is not None}
     data = _student_data(target['tokens'], student.tokenizer, settings, how, schema, rows)
-    log = train(student.encoder, data, student_objective(how, schema, settings.seed, live), settings, f'{folder}.checkpoints', dev and (lambda: dev_scores(student, dev)), 'student')
+    if how.self_training: student.encoder.register_buffer('prototypes', torch.zeros(len(schema.types)+1, model.config.hidden_size))
+    log = train(student.encoder, data, student_objective(how, schema, settings.seed, live, student.encoder, settings.steps(len(data))), settings, f'{folder}.checkpoints', dev and (lambda: dev_scores(student, dev)), 'student')
     save_folder(folder, student, task='student', log=log); shutil.rmtree(f'{folder}.checkpoints', ignore_errors=True)
     return student
 

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['WordData', 'read_words_with', 'has_bf16', 'TrainSettings', 'Progress', 'WordTrainer', 'train']
 
-# %% ../nbs/16_training.ipynb #15b294ce
+# %% ../nbs/16_training.ipynb #8510e72d
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ def has_bf16(
     "Whether the device computes in bfloat16 (the CPU: AVX512-BF16 or AMX, about 1.5 times as fast)"
     return torch.cuda.is_bf16_supported() if gpu else getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)()
 
+# %% ../nbs/16_training.ipynb #0759e38b
 @dataclass(frozen=True)
 class TrainSettings:
     "What a training loop needs to know"
@@ -92,6 +94,18 @@ class TrainSettings:
     seed:int=0 # Seed
     device:str='auto' # auto or cpu
 
+    def batch(self,
+        n:int # Windows in the data
+    )->int:
+        "Windows in a batch"
+        return self.batch_size or min(max(n//500, 4), 32)
+
+    def steps(self,
+        n:int # Windows in the data
+    )->int:
+        "Steps of the whole training, on one device"
+        return self.epochs*math.ceil(n/self.batch(n))
+
     def arguments(self,
         folder, # Checkpoints go here
         select:bool, # Score after each epoch and keep the best
@@ -101,7 +115,7 @@ class TrainSettings:
         gpu = torch.cuda.is_available() and self.device != 'cpu'
         bf16 = self.precision == 'bf16' or (self.precision == 'auto' and has_bf16(gpu))
         keep = dict(eval_strategy='epoch', load_best_model_at_end=True, metric_for_best_model='f1', greater_is_better=True) if select else {}
-        return TrainingArguments(str(folder), num_train_epochs=self.epochs, per_device_train_batch_size=self.batch_size or min(max(n//500, 4), 32), learning_rate=self.learning_rate, warmup_steps=self.warmup,
+        return TrainingArguments(str(folder), num_train_epochs=self.epochs, per_device_train_batch_size=self.batch(n), learning_rate=self.learning_rate, warmup_steps=self.warmup,
             lr_scheduler_type=self.schedule, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm, bf16=bf16, seed=self.seed, use_cpu=not gpu, save_strategy='epoch', save_total_limit=1,
             logging_strategy='epoch', report_to='none', train_sampling_strategy='group_by_length', remove_unused_columns=False, dataloader_pin_memory=gpu, label_names=[], **keep)
 
@@ -116,6 +130,7 @@ class Progress(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         if state.is_world_process_zero: self.bar.close()
 
+# %% ../nbs/16_training.ipynb #c2711b8f
 class WordTrainer(Trainer):
     "`Trainer` whose loss is a function of words"
     def __init__(self, encoder:WordEncoder, data:WordData, objective:Callable, args:TrainingArguments, score:Callable|None=None, head_lr_ratio:float=1., note:str='training'):

@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(config, items):
             if 'slow' in i.keywords: i.add_marker(pytest.mark.skip(reason='slow; run with --slow'))
 
 PEOPLE, PLACES = ['Amina', 'Kofi', 'Wangari', 'Juma', 'Li', 'Ana'], ['Kano', 'Nairobi', 'Lagos', 'Quito', 'Delhi', 'Oslo']
-WORDS = {'en': ['saw', 'in', 'and', 'left', 'for', 'today'], 'sw': ['aliona', 'katika', 'na', 'aliondoka', 'kwa', 'leo']}
+WORDS = {'en': ['saw', 'in', 'and', 'left', 'for', 'today'], 'sw': ['aliona', 'katika', 'na', 'aliondoka', 'kwa', 'leo'], 'de': ['sah', 'in', 'und', 'verliess', 'nach', 'heute']}
 
 def sentences(lang, count, shift=0):
     "Words and tags of small sentences: person verb preposition place"
@@ -42,9 +42,9 @@ def tiny_encoder(tmp_path_factory):
 
 @pytest.fixture
 def small_files(tmp_path):
-    "A folder of `<language>.<split>.conll` files: English labelled, Swahili the target"
+    "A folder of `<language>.<split>.conll` files: English and German labelled, Swahili the target"
     folder = tmp_path/'files'; folder.mkdir()
-    for lang, split, n, shift in (('en', 'train', 60, 0), ('en', 'dev', 12, 3), ('sw', 'train', 40, 5), ('sw', 'dev', 12, 1), ('sw', 'test', 12, 7)):
+    for lang, split, n, shift in (('en', 'train', 60, 0), ('en', 'dev', 12, 3), ('de', 'train', 50, 2), ('de', 'dev', 12, 4), ('sw', 'train', 40, 5), ('sw', 'dev', 12, 1), ('sw', 'test', 12, 7)):
         write(folder/f'{lang}.{split}.conll', sentences(lang, n, shift))
     return folder
 

@@ -1,8 +1,9 @@
 "The experiment notebook as people run it: the papermill command, real processes, real files."
-import json, os, subprocess, sys
+import json, os, signal, subprocess, sys, time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
 from conftest import ROOT
@@ -45,6 +46,14 @@ def test_a_run_that_fails_does_not_stop_the_batch(small_files, tmp_path, tiny_en
     done = subprocess.run([str(Path(sys.executable).parent/'mtmt'), 'batch', '--targets', 'fr,sw', '--methods', 'direct', '--out', str(tmp_path/'b'), '-p', 'benchmark', 'files', '-p', 'data_dir', str(small_files), '-p', 'encoder', tiny_encoder], capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
     assert done.returncode == 2 and 'files-fr-direct-s0: DataError: ' in done.stderr and 'no file fr.train.conll' in done.stderr and 'Traceback' not in done.stderr
     assert [r['target'] for r in json.loads((tmp_path/'b'/'summary.json').read_text())] == ['sw'] and (tmp_path/'b'/'notebooks'/'files-fr-direct-s0.ipynb').exists()
+
+def test_ctrl_c_leaves_nothing_running(tmp_path):
+    "Interrupted while a recognizer learns: no kernel goes on, and the message says how to"
+    batch = subprocess.Popen([str(Path(sys.executable).parent/'mtmt'), 'batch', '--targets', 'sw', '--methods', 'direct,tsl', '--out', str(tmp_path/'b')], start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
+    while not (tmp_path/'b'/'.locks').exists() and batch.poll() is None: time.sleep(1)
+    below = psutil.Process(batch.pid).children(recursive=True); assert len(below) >= 4
+    os.killpg(batch.pid, signal.SIGINT); _, error = batch.communicate(timeout=60)
+    assert batch.returncode == 130 and 'the same command goes on from here' in error and not psutil.wait_procs(below, timeout=20)[1]
 
 @pytest.mark.slow
 @pytest.mark.parametrize('benchmark, target', [('wikiann', 'nl'), ('aqmar', 'ar'), ('hiner', 'hi'), ('uner', 'zh'), ('masakhaner2', 'sw')])

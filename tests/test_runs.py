@@ -13,7 +13,7 @@ from mtmt.data import MtmtError
 from mtmt.runs import METHODS, make_recipe, read_predictions, run
 
 def recipe(files, out, encoder, method, **more):
-    more = dict(allow_target_labels=True, corpus_pairs=64) | more if method == 'mtmt-released' else more
+    more = dict(allow_target_labels=True, corpus_pairs=64) | more if method == 'mtmt-released' else dict(sources='en,de') | more if method.endswith('-multi') else more
     return make_recipe(**dict(benchmark='files', data_dir=str(files), out_dir=str(out), encoder=encoder, target='sw', method=method, epochs=2, max_length=32, device='cpu', precision='fp32') | more)
 
 def weights(out, result):
@@ -24,7 +24,8 @@ def weights(out, result):
 @pytest.mark.parametrize('method', METHODS)
 def test_shuffled_target_labels_change_no_bit(small_files, tmp_path, tiny_encoder, method):
     "Train and dev labels of the target are scrambled, the test's too: the weights are equal bit by bit"
-    option = dict(learning_rate=3e-3) | (dict(select='source-dev', pair_balance='pseudo') if method == 'mtmt-released' else {})     # its two options that look at target labels, refused by default
+    option = dict(learning_rate=3e-3)       # so that some tags are right and the scores can differ
+    if method == 'mtmt-released': option |= dict(select='source-dev', pair_balance='pseudo')     # its two options that look at target labels, refused by default
     first = run(recipe(small_files, tmp_path/'a', tiny_encoder, method, **option)); rng = random.Random(0)
     for split in ('train', 'dev', 'test'):
         lines = (small_files/f'sw.{split}.conll').read_text().split('\n')
@@ -46,12 +47,35 @@ def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_
     assert run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'))['run'] != first['run']      # other data, other run
 
 @pytest.mark.parametrize('option', [dict(similarity_map='half', agreement_map='cosine'), dict(same_class='type'), dict(ner_words='pair', agreement_scope='pair'), dict(pairs_from='corpus', corpus_pairs=60), dict(pair_balance='none'),
-                                    dict(teacher_cache=False), dict(head_lr_ratio=.001), dict(attention_mask=False), dict(select='last'), dict(decode='bio'), dict(freeze_layers=1), dict(weights='bg'), dict(agreement_scope='none')])
+                                    dict(teacher_cache=False), dict(knn_reliability=True), dict(keep_share=.6), dict(rounds=2), dict(self_training=.5), dict(alignment=.1, alignment_start=0.), dict(head_lr_ratio=.001), dict(attention_mask=False), dict(select='last'), dict(decode='bio'), dict(freeze_layers=1), dict(weights='bg'), dict(agreement_scope='none')])
 def test_every_option_makes_a_difference_and_none_breaks(small_files, tmp_path, tiny_encoder, option):
     base, other = (run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **o)) for o in ({}, option))
     assert base['run'] != other['run']
     if option not in (dict(decode='bio'), dict(teacher_cache=False), dict(select='last')):
         a, b = weights(tmp_path, base), weights(tmp_path, other); assert any(not torch.equal(a[k], b[k]) for k in a)
+
+@pytest.mark.parametrize('option', [dict(teacher_weights='uniform'), *(dict(teacher_weights=k) for k in ('entropy', 'agreement', 'reliability')), *(dict(language_similarity=k) for k in ('cosine', 'l1', 'l2')),
+                                    dict(language_level='sentence'), dict(language_temperature='std'), dict(language_penalty='language')])
+def test_teachers_that_are_the_same_are_one(small_files, tmp_path, tiny_encoder, option):
+    "A copy of English under another name makes a second teacher that says the same: the student is, bit by bit, that of one teacher"
+    for split in ('train', 'dev'): (small_files/f'xx.{split}.conll').write_text((small_files/f'en.{split}.conll').read_text())
+    one = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', weights='abg')); two = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources='en,xx', **option))
+    a, b = weights(tmp_path, one), weights(tmp_path, two); assert all(torch.equal(a[k], b[k]) for k in a) and one['run'] != two['run']
+
+def test_the_order_of_sources_does_not_matter(small_files, tmp_path, tiny_encoder):
+    a, b = (run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources=s, teacher_weights='entropy', learning_rate=3e-3)) for s in ('en,de', 'de,en'))
+    x, y = weights(tmp_path, a), weights(tmp_path, b); assert all(torch.allclose(x[k], y[k], atol=1e-4) for k in x) and a['f1'] == b['f1']
+    assert set(a['systems']) == {'recognizer', 'recognizer-en', 'recognizer-de', 'student'} == set(read_predictions(tmp_path/a['run'])[1])-{'gold'}
+
+def test_one_source_is_no_pool(small_files, tmp_path, tiny_encoder):
+    for method in ('tsl', 'mtmt'):
+        a, b = (weights(tmp_path, run(recipe(small_files, tmp_path, tiny_encoder, method, **more))) for more in ({}, dict(teacher_per_source=True, teacher_weights='language')))
+        assert all(torch.equal(a[k], b[k]) for k in a)
+
+def test_rounds_are_scored_and_taken_up_again(small_files, tmp_path, tiny_encoder):
+    r = recipe(small_files, tmp_path, tiny_encoder, 'tsl', rounds=3, learning_rate=3e-3); first = run(r); folder = tmp_path/first['run']; a = weights(tmp_path, first)
+    assert list(first['systems']) == ['recognizer', 'round1', 'round2', 'student']; (folder/'run.json').unlink(); (folder/'model'/'mtmt.json').unlink()
+    again = run(r); b = weights(tmp_path, again); assert all(torch.equal(a[k], b[k]) for k in a) and again['systems'] == first['systems']
 
 def test_plain_transformers_reads_the_student(small_files, tmp_path, tiny_encoder):
     out = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', epochs=12, learning_rate=3e-3)); words, systems = read_predictions(tmp_path/out['run'])
