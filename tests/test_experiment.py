@@ -47,6 +47,14 @@ def test_a_run_that_fails_does_not_stop_the_batch(small_files, tmp_path, tiny_en
     assert done.returncode == 2 and 'files-fr-direct-s0: DataError: ' in done.stderr and 'no file fr.train.conll' in done.stderr and 'Traceback' not in done.stderr
     assert [r['target'] for r in json.loads((tmp_path/'b'/'summary.json').read_text())] == ['sw'] and (tmp_path/'b'/'notebooks'/'files-fr-direct-s0.ipynb').exists()
 
+def test_another_system_is_scored_beside_the_runs(small_files, tmp_path, tiny_encoder):
+    mtmt, options = str(Path(sys.executable).parent/'mtmt'), ['-p', 'benchmark', 'files', '-p', 'data_dir', str(small_files)]
+    rows = [s.split('\n') for s in (small_files/'sw.test.conll').read_text().split('\n\n') if s.strip()]; (tmp_path/'said.conll').write_text('\n\n'.join('\n'.join(l.replace('B-LOC', 'B-GPE') for l in s if l) for s in rows)+'\n')
+    scored = subprocess.run([mtmt, 'score', str(tmp_path/'said.conll'), '--name', 'perfect', '--target', 'sw', '--out', str(tmp_path/'b'), '--map', 'GPE=LOC', *options], capture_output=True, text=True); assert scored.returncode == 0, scored.stderr
+    batch = subprocess.run([mtmt, 'batch', '--targets', 'sw', '--methods', 'direct', '--out', str(tmp_path/'b'), *options, '-p', 'encoder', tiny_encoder], capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1')); assert batch.returncode == 0, batch.stderr[-2000:]
+    both = subprocess.run([mtmt, 'table', str(tmp_path/'b')], capture_output=True, text=True).stdout; assert '| target | direct | perfect |' in both and '| 100.0' in both and 'tgt:sw' in both
+    assert subprocess.run([mtmt, 'score', str(tmp_path/'said.conll'), '--name', 'tsl', '--target', 'sw', *options], capture_output=True, text=True).returncode == 2
+
 def test_ctrl_c_leaves_nothing_running(tmp_path):
     "Interrupted while a recognizer learns: no kernel goes on, and the message says how to"
     batch = subprocess.Popen([str(Path(sys.executable).parent/'mtmt'), 'batch', '--targets', 'sw', '--methods', 'direct,tsl', '--out', str(tmp_path/'b')], start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))

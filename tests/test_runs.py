@@ -72,6 +72,28 @@ def test_one_source_is_no_pool(small_files, tmp_path, tiny_encoder):
         a, b = (weights(tmp_path, run(recipe(small_files, tmp_path, tiny_encoder, method, **more))) for more in ({}, dict(teacher_per_source=True, teacher_weights='language')))
         assert all(torch.equal(a[k], b[k]) for k in a)
 
+def test_another_system_teaches(small_files, tmp_path, tiny_encoder):
+    "Its file of the raw target is one more teacher: what it says changes the student and the run's name, another text is refused with its line"
+    rows = list(sentences('sw', 40, 5)); said = tmp_path/'said.jsonl'
+    def write_said(label):
+        lines = []
+        for words, tags in rows:
+            start = [sum(map(len, words[:k]))+k for k in range(len(words)+1)]
+            lines.append(json.dumps(dict(text=' '.join(words), entities=[dict(start=start[i], end=start[i+1]-1, label=label(t)) for i, t in enumerate(tags) if t[:2] == 'B-'])))
+        said.write_text('\n'.join(lines)+'\n')
+    option = dict(learning_rate=3e-3, others=str(said), other_labels='PERSON=PER', teacher_weights='entropy', epochs=6)
+    write_said(lambda t: {'B-PER': 'PERSON', 'B-LOC': 'LOC'}[t]); good = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **option)); assert good['f1'] > 0
+    write_said(lambda t: 'LOC'); other = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **option)); a, b = weights(tmp_path, good), weights(tmp_path, other)
+    assert other['run'] != good['run'] and not all(torch.equal(a[k], b[k]) for k in a)
+    said.write_text(said.read_text().replace('Amina', 'Omar', 1))
+    with pytest.raises(MtmtError, match=r'said\.jsonl:\d+: another text than sentence'): run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **option))
+    with pytest.raises(MtmtError, match='has no weight for other systems'): recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', others=str(said))
+
+def test_sources_chosen_are_sources_named(small_files, tmp_path, tiny_encoder):
+    lines = []; auto = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources='auto', source_count=2), lines.append)
+    assert set(auto['sources']) == {'en', 'de'} and any('by likeness to sw' in l for l in lines)
+    assert run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources=','.join(auto['sources']), source_count=2))['run'] == auto['run']
+
 def test_rounds_are_scored_and_taken_up_again(small_files, tmp_path, tiny_encoder):
     r = recipe(small_files, tmp_path, tiny_encoder, 'tsl', rounds=3, learning_rate=3e-3); first = run(r); folder = tmp_path/first['run']; a = weights(tmp_path, first)
     assert list(first['systems']) == ['recognizer', 'round1', 'round2', 'student']; (folder/'run.json').unlink(); (folder/'model'/'mtmt.json').unlink()
