@@ -12,6 +12,7 @@ CONF = r'''
 project, html_title, html_theme, extensions = 'mtmt', 'mtmt', 'furo', ['myst_nb']
 nb_execution_mode, source_suffix = 'off', {'.ipynb': 'myst-nb', '.md': 'myst-nb'}
 myst_enable_extensions, myst_heading_anchors = ['colon_fence', 'dollarmath', 'attrs_inline', 'deflist'], 3
+nb_render_markdown_format = 'myst'
 nb_mime_priority_overrides = [('html', 'image/svg+xml', 1)]
 suppress_warnings = ['mystnb.unknown_mime_type', 'myst.header', 'misc.highlighting_failure', 'myst.xref_missing']
 html_math_renderer = 'mathml'

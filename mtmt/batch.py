@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SUMMARY', 'DEMO', 'notebook_done', 'failure', 'run_notebook', 'side_by_side', 'run_batch', 'table', 'finished',
-           'main']
+           'comparison', 'recompute_all', 'main']
 
 # %% ../nbs/65_batch.ipynb #7eac1d68
 import argparse, itertools, json, os, subprocess, sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -19,6 +19,7 @@ import yaml
 from tqdm import tqdm
 
 from .benchmarks import find_folder
+from .compare import compare, holm, recompute
 from .corpus import project_root
 from .data import MtmtError, write_atomically
 from .runs import METHODS, make_recipe, out_folder, score_system
@@ -115,10 +116,39 @@ def table(
 def finished(
     folder # Folder of a batch
 )->list[dict]: # Summaries
-    "The runs of a batch, and other systems scored beside them"
-    path = Path(folder)/'summary.json'; other = [x for f in sorted(Path(folder).glob('*/run.json')) if (x := json.loads(f.read_text())).get('system')]
-    if not path.is_file() and not other: raise MtmtError(f'{folder}: no summary.json; `mtmt batch --out {folder} ...` writes one')
-    return (json.loads(path.read_text()) if path.is_file() else [])+other
+    "The runs of a batch, and other systems scored beside them; without a summary.json, every run of the folder"
+    path = Path(folder)/'summary.json'; runs = [json.loads(f.read_text()) for f in sorted(Path(folder).glob('*/run.json'))]
+    rows = json.loads(path.read_text())+[r for r in runs if r.get('system')] if path.is_file() else runs; seen = Counter((r['target'], r['method'], r['seed']) for r in rows)
+    if not rows: raise MtmtError(f'{folder}: no finished runs; `mtmt batch --out {folder} ...` makes some')
+    if twice := [k for k, n in seen.items() if n > 1]: raise MtmtError(f'{folder}: several runs of {", ".join(map(str, twice[0]))}, with other options; `mtmt batch` writes a summary.json that says which belong together')
+    return rows
+
+# %% ../nbs/65_batch.ipynb #cdcad285
+def comparison(
+    folder, # Folder of a batch
+    a:str, # Method
+    b:str, # Method to compare it with
+    may_differ:Sequence[str]=() # Keys of the signature that may differ
+)->str: # Markdown
+    "Difference of two methods on each target: 95 % interval, p (Holm), almost stochastic order"
+    rows = finished(folder); runs = lambda t, m: [Path(folder)/r['run'] for r in sorted(rows, key=lambda r: r['seed']) if (r['target'], r['method']) == (t, m)]
+    targets = [t for t in dict.fromkeys(r['target'] for r in rows) if runs(t, a) and runs(t, b)]
+    if not targets: raise MtmtError(f'{folder}: no target has runs of both {a} and {b}; methods here: {", ".join(dict.fromkeys(r["method"] for r in rows))}')
+    found = {t: compare(runs(t, a), runs(t, b), may_differ, comparisons=len(targets)) for t in tqdm(targets, desc=f'{a} and {b}', leave=False)}; p = dict(zip(found, holm([x['p'] for x in found.values()])))
+    lines = [['target', a, b, 'difference', '95 % interval', 'p (Holm)', 'ASO', 'collapsed seeds'], ['---']*8]
+    lines += [[t, f'{x["f1_a"]:.1f}', f'{x["f1_b"]:.1f}', f'{x["difference"]:+.1f}', f'{x["low"]:+.1f} to {x["high"]:+.1f}', f'{p[t]:.3f}', f'{x["aso"]:.2f}', ', '.join(f'{m}: {x["collapsed"][i]}' for i, m in enumerate((a, b)) if x['collapsed'][i]) or '-'] for t, x in found.items()]
+    return '\n'.join('| '+' | '.join(l)+' |' for l in lines)
+
+def recompute_all(
+    folder # Folder of runs
+)->int: # Exit status: 0 if every figure came out again
+    "Compute every stored figure of a folder again"
+    found = {f.parent.name: recompute(f.parent) for f in sorted(Path(folder).glob('*/run.json'))}
+    if not found: raise MtmtError(f'{folder}: no runs here')
+    for name, off in found.items():
+        if off: print(f'{name}: {off}')
+    print(f'{sum(not x for x in found.values())} of {len(found)} runs computed again, every figure equal')
+    return int(any(found.values()))
 
 # %% ../nbs/65_batch.ipynb #5a0f72cb
 DEMO = dict(targets=['es', 'sw'], methods=['direct', 'tsl', 'mtmt'], seeds=[0], out_dir='runs/demo')
@@ -133,6 +163,8 @@ def _parser():
     b.add_argument('--workers', type=int, default=0, help='runs at a time; 0: as many as there are cores, up to four, or one where there is a GPU')
     b.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help='any other parameter of a recipe')
     t = sub.add_parser('table', help='the table of finished runs, and of other systems scored beside them'); t.add_argument('folder', help='folder with a summary.json')
+    c = sub.add_parser('compare', help='one method against another, target by target: interval and test over sentences, order over seeds'); c.add_argument('folder', help='folder with a summary.json'); c.add_argument('a', help='method'); c.add_argument('b', help='method to compare with'); c.add_argument('--may-differ', type=split, default=[], help='keys of the signature that may differ, such as src')
+    e = sub.add_parser('recompute', help='compute every stored figure again from the stored predictions'); e.add_argument('folder', help='folder of runs')
     o = sub.add_parser('score', help='score the predictions of another system like a run'); o.add_argument('file', help='JSON lines with character spans, or CoNLL columns, for the test text'); o.add_argument('--name', required=True, help='what to call it'); o.add_argument('--target', required=True, help='language code')
     o.add_argument('--out', default='runs/batch', help='folder of the results'); o.add_argument('--map', type=split, default=[], help='its labels to ours: PERSON=PER,TIME=O'); o.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help='benchmark, sources, data_dir: which test and which types')
     return p
@@ -143,6 +175,8 @@ def main(
     "The `mtmt` command"
     a = _parser().parse_args(argv)
     try:
+        if a.command == 'compare': print(comparison(find_folder(a.folder), a.a, a.b, a.may_differ)); return 0
+        if a.command == 'recompute': return recompute_all(find_folder(a.folder))
         if a.command == 'table': rows = finished(find_folder(a.folder))
         elif a.command == 'score': rows = [score_system(a.file, a.name, dict(x.split('=', 1) for x in a.map if '=' in x), print, target=a.target, out_dir=a.out, **{n: yaml.safe_load(v) for n, v in a.p})]
         else: rows = run_batch(**(DEMO if a.command == 'demo' else dict(targets=a.targets, methods=a.methods, seeds=a.seeds, out_dir=a.out, workers=a.workers, **{n: yaml.safe_load(v) for n, v in a.p})))

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['METHODS', 'CHOICES', 'RecipeError', 'Recipe', 'make_recipe', 'cell_parameters', 'notebook_recipe', 'source_benchmark',
            'take', 'with_sources', 'key', 'Materials', 'load_materials', 'settings', 'Workshop', 'other_file',
-           'out_folder', 'annotations', 'likeness', 'run_name', 'run', 'read_predictions', 'score_system']
+           'out_folder', 'annotations', 'likeness', 'run_name', 'run', 'versions', 'read_predictions', 'score_system']
 
-# %% ../nbs/60_runs.ipynb #68b25b89
-import ast, hashlib, json, logging, resource, time
+# %% ../nbs/60_runs.ipynb #274745a3
+import ast, hashlib, json, logging, platform, resource, shutil, subprocess, time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -349,8 +350,14 @@ def _carry_out(r, m, shop, folder, test, report):
     p |= {f'round{n}' if n < len(students) else 'student': s.probabilities(test['tokens'], 'student reads the test') for n, s in enumerate(students, 1)}
     said = {n: decode(x.numpy(), [len(t) for t in test['tokens']], m.schema.tags, r.decode) for n, x in p.items()}
     teachers = {name.split('-')[0]+(f'-{g[0]}' if len(each) > 1 else ''): name for (_, g), (name, _) in found.items()}
-    out = _write_run(r, folder, test, report, said, 'student' if students else 'recognizer', m.notes, start, teachers=teachers, teacher_weights={'+'.join(g): round(x.mean().item(), 4) for g, x in zip(shop.groups, w)}, reused=shop.reused, settings=asdict(shop.settings))
+    out = _write_run(r, folder, test, report, said, 'student' if students else 'recognizer', m.notes, start, teachers=teachers, teacher_weights={'+'.join(g): round(x.mean().item(), 4) for g, x in zip(shop.groups, w)}, reused=shop.reused, settings=asdict(shop.settings),
+                     data=dict(train={l: content_hash(c) for l, c in m.sources.items()}, dev={l: content_hash(c) for l, c in m.devs.items()}, target=content_hash(m.target), test=content_hash(test)), encoder_hash=shop.base['encoder'])
     shop.say(f'{folder.name}: F1 {out["f1"]:.3f} (strict {out["strict_f1"]:.3f})')
+
+def versions()->dict[str, str]:
+    "Versions of what computes, and the commit of the project where there is one"
+    git = subprocess.run(['git', '-C', str(project_root()), 'describe', '--always', '--dirty', '--abbrev=12'], capture_output=True, text=True) if shutil.which('git') else None
+    return dict(mtmt=mtmt.__version__, commit=git.stdout.strip() if git and not git.returncode else '', python=platform.python_version()) | {p: version(p) for p in ('torch', 'transformers', 'datasets', 'seqeval', 'numpy')}
 
 def _write_run(r, folder, test, report, said, main, notes, start, **more):
     "Score what systems say of the test, and keep all of it; run.json last"
@@ -358,7 +365,8 @@ def _write_run(r, folder, test, report, said, main, notes, start, **more):
     out = dict(run=folder.name, benchmark=r.benchmark, source_benchmark=source_benchmark(r), sources=list(r.sources), target=r.target, method=r.method, encoder=r.encoder, seed=r.seed, **{k: result[k] for k in ('precision', 'recall', 'f1')},
                strict_f1=result['strict']['f1'], types=result['types'], teacher_f1=score.get('recognizer', result)['f1'], systems={n: dict(f1=x['f1'], strict_f1=x['strict']['f1']) for n, x in score.items()},
                signature=signature(r.sources, r.target, r.benchmark, content_hash(test), r.select+('(oracle)' if r.allow_target_labels else ''), repair, boundaries=r.eval_boundaries, version=mtmt.__version__),
-               seconds=round(time.time()-start, 1), peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024, notes=notes+[f'test: {report}'], recipe=asdict(r) | dict(out_dir='', data_dir='')) | more
+               seconds=round(time.time()-start, 1), cpu_seconds=round(time.process_time(), 1), peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024, device=torch.cuda.get_device_name() if torch.cuda.is_available() and r.device != 'cpu' else f'cpu, {torch.get_num_threads()} threads',
+               status='done', versions=versions(), notes=notes+[f'test: {report}'], recipe=asdict(r) | dict(out_dir='', data_dir='')) | more
     write_conll(folder/'predictions.conll', test['tokens'], tag_names(test), *said.values())
     write_atomically(folder/'run.json', json.dumps(out, indent=1, ensure_ascii=False)+'\n')
     return out
