@@ -133,12 +133,12 @@ def compare(
     may_differ:Sequence[str]=(), # Keys of the signature that may differ
     draws:int=9999, # Random swaps
     comparisons:int=1 # Comparisons made in all
-)->dict: # f1_a, f1_b, difference, low, high, p, aso, collapsed
+)->dict: # f1_a, f1_b, difference, low, high, p, aso (None with one seed), collapsed
     "What separates two methods on one test: interval and test over sentences, order over seeds"
     about = [[json.loads((Path(f)/'run.json').read_text()) for f in x] for x in (a, b)]
     for r in about[0][1:]+about[1]: check_comparable(about[0][0]['signature'], r['signature'], may_differ)
     A, B = (np.stack([stored_counts(f) for f in x]) for x in (a, b)); f = [[100*r['f1'] for r in x] for x in about]; k = min(len(A), len(B)); low, high = interval(A, B)
-    return dict(f1_a=float(np.mean(f[0])), f1_b=float(np.mean(f[1])), difference=float(np.mean(f[0])-np.mean(f[1])), low=low, high=high, p=randomisation_test(A[:k], B[:k], draws), aso=almost_stochastic_order(*f, comparisons=comparisons), collapsed=[collapsed(x) for x in f])
+    return dict(f1_a=float(np.mean(f[0])), f1_b=float(np.mean(f[1])), difference=float(np.mean(f[0])-np.mean(f[1])), low=low, high=high, p=randomisation_test(A[:k], B[:k], draws), aso=almost_stochastic_order(*f, comparisons=comparisons) if k > 1 else None, collapsed=[collapsed(x) for x in f])
 
 # %% ../nbs/63_compare.ipynb #6ef46d5a
 def recompute(
