@@ -18,7 +18,7 @@ demo: setup  ## English to Spanish and Swahili, three methods: prints a table, w
 
 test: setup  ## notebooks in sync, lessons run, tests pass (under 15 minutes)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/nbdev_test --n_workers 2
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=2 TQDM_DISABLE=1 $(BIN)/python -m pytest -q
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q -n 2
 
 test-slow: setup  ## the tests marked slow as well
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q --slow
