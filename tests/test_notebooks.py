@@ -44,7 +44,7 @@ def test_public_names_are_documented_and_shown(path):
     assert not unused, f'no lesson uses {unused}'
 
 def test_modules_import_only_from_above():
-    order = ['data', 'corpus', 'benchmarks', 'encoders', 'losses', 'eval', 'training', 'teachers', 'pool', 'prototypes', 'selection', 'student', 'external', 'runs', 'compare', 'report', 'batch', 'widgets']
+    order = ['data', 'corpus', 'benchmarks', 'encoders', 'losses', 'eval', 'training', 'teachers', 'pool', 'prototypes', 'selection', 'student', 'external', 'runs', 'compare', 'slices', 'conflicts', 'widgets', 'report', 'batch']
     for f in sorted((ROOT/'mtmt').glob('[a-z]*.py')):
         used = set(re.findall(r'^from \.(\w+) import', f.read_text(), re.M))
         assert not [u for u in used if order.index(u) >= order.index(f.stem)], f.name
