@@ -17,7 +17,7 @@ def execute(path, folder, out_dir):
     papermill.execute_notebook(str(path), str(done), parameters, kernel_name='python3', progress_bar=False, cwd=str(ROOT))
     outputs = {c.id: c.outputs for c in nbformat.read(done, 4).cells if c.cell_type == 'code'}
     for c in source.cells:
-        if c.cell_type == 'code': c.outputs = [o for o in outputs[c.id] if o.get('name') != 'stderr']; c.execution_count = None
+        if c.cell_type == 'code': c.outputs = [o for o in outputs[c.id] if o.get('name') != 'stderr' and 'application/vnd.jupyter.widget-view+json' not in o.get('data', {})]; c.execution_count = None      # a widget shows nothing without its kernel, and its id is new each time
     nbformat.write(source, path)
 
 def readme(index=ROOT/'nbs'/'index.ipynb'):

@@ -279,8 +279,8 @@ function controls(data, f, set) {
       data.seen ? pick('in the sources', 'seen', [['', 'any'], ['1', 'seen'], ['0', 'unseen']]) : null, data.languages.length > 1 ? pick('language', 'language', [['', 'any'], ...data.languages.map((l, i) => [i, l])]) : null,
       pick('order', 'order', [['divergence', 'strongest first'], ['text', 'as in the text']])),
     el('div', {class: 'bar'}, el('span', {role: 'group', 'aria-label': 'kinds of conflict', class: 'bar'}, data.kinds.slice(1).map((n, i) => el('button', {type: 'button', 'data-kind': n, 'aria-pressed': f.kinds.has(i+1) ? 'true' : 'false', onclick: () => { const k = new Set(f.kinds); k.delete(0); k.has(i+1) ? k.delete(i+1) : k.add(i+1); set({kinds: k, cell: null}); }}, n))),
-      el('label', {}, 'confidence gap at least', el('input', {type: 'range', min: 0, max: 1, step: .05, value: f.gap, 'data-key': 'gap', onchange: e => set({gap: +e.target.value})}), el('output', {}, f.gap.toFixed(2))),
-      el('label', {}, 'text', el('input', {type: 'search', value: f.text, size: 14, 'data-key': 'text', onchange: e => set({text: e.target.value})})),
+      el('label', {}, 'confidence gap at least', el('input', {type: 'range', min: 0, max: 1, step: .05, value: f.gap, 'data-key': 'gap', oninput: e => { e.target.nextSibling.textContent = (+e.target.value).toFixed(2); set({gap: +e.target.value}, true); }}), el('output', {}, f.gap.toFixed(2))),
+      el('label', {}, 'text', el('input', {type: 'search', value: f.text, size: 14, 'data-key': 'text', oninput: e => set({text: e.target.value}, true)})),
       el('label', {}, el('input', {type: 'checkbox', checked: f.flagged, 'data-key': 'flagged', onchange: e => set({flagged: e.target.checked})}), 'flagged only'))];
 }
 """
@@ -293,7 +293,7 @@ function mount(root, raw, link = {}) {
   root.classList.add('mtmt'); root.setAttribute('data-lm-suppress-shortcuts', 'true');
   const [bar, over, status, list] = ['div', 'div', 'div', 'div'].map((t, i) => el(t, {class: ['controls', 'overview', 'bar', 'list'][i]}));
   const page = () => Math.floor(at/PAGE), focus = () => list.querySelector('[aria-current=true]')?.focus({preventScroll: false});
-  const set = change => { const key = document.activeElement?.getAttribute('data-key'), kind = document.activeElement?.getAttribute('data-kind'); f = {...f, ...change}; at = 0; opened = null; draw(); root.querySelector(key ? `[data-key=${key}]` : kind ? `[data-kind=${kind}]` : 'none')?.focus(); };
+  const set = (change, typing = false) => { const key = document.activeElement?.getAttribute('data-key'), kind = document.activeElement?.getAttribute('data-kind'); f = {...f, ...change}; at = 0; opened = null; draw(typing); if (!typing) root.querySelector(key ? `[data-key=${key}]` : kind ? `[data-kind=${kind}]` : 'none')?.focus(); };
   const go = k => { if (!found.list.length) return; at = Math.max(0, Math.min(found.list.length-1, k)); opened = null; sentences(); focus(); };
   const flag = s => { f.flags.has(s) ? f.flags.delete(s) : f.flags.add(s); link.flagged?.([...f.flags].sort((x, y) => x-y)); if (f.flagged) draw(); else sentences(); focus(); };
   const open = i => { opened = opened === i ? null : i; const s = wordAt(data, i)[0]; at = found.list.indexOf(s); sentences(); list.querySelector(`[data-word="${i}"]`)?.focus(); };
@@ -306,7 +306,7 @@ function mount(root, raw, link = {}) {
     status.replaceChildren(el('strong', {class: 'count', role: 'status'}, `${many(found.list.length, 'sentence')}, ${many(found.places.length, 'place')}`), el('button', {type: 'button', class: 'previous', onclick: () => go((page()-1)*PAGE)}, '\u2039 page'), el('span', {}, `${found.list.length ? page()+1 : 0} of ${Math.ceil(found.list.length/PAGE)}`), el('button', {type: 'button', class: 'next', onclick: () => go((page()+1)*PAGE)}, 'page \u203a'),
       el('button', {type: 'button', class: 'conll', onclick: () => download('cases.conll', conll(data, some), 'text/plain')}, `${what} as CoNLL`), el('button', {type: 'button', class: 'csv', onclick: () => download('cases.csv', csv(data, f, some, f.flags.size ? [...data.of[f.a][f.b].begin.keys()].filter(i => data.of[f.a][f.b].kind[i]) : found.places), 'text/csv')}, `${what} as CSV`), el('span', {class: 'dim'}, 'keys: n p f / \u2190 \u2192 Enter Esc'));
   };
-  const draw = () => { const t = performance.now(); found = chosen(data, f); root.dataset.filtered = (performance.now()-t).toFixed(1); bar.replaceChildren(...controls(data, f, set)); over.replaceChildren(...[heat(data, f, set), sure(data, f, f.a), sure(data, f, f.b), byLanguage(data, f, set)].filter(x => x)); sentences(); root.dataset.drawn = (performance.now()-t).toFixed(1); };
+  const draw = typing => { const t = performance.now(); found = chosen(data, f); root.dataset.filtered = (performance.now()-t).toFixed(1); if (!typing) bar.replaceChildren(...controls(data, f, set)); over.replaceChildren(...[heat(data, f, set), sure(data, f, f.a), sure(data, f, f.b), byLanguage(data, f, set)].filter(x => x)); sentences(); root.dataset.drawn = (performance.now()-t).toFixed(1); };
   root.addEventListener('keydown', e => {
     if (e.target.matches('input,select') || e.ctrlKey || e.metaKey || e.altKey) { if (e.key === 'Escape') { e.target.blur(); focus(); } return; }
     const word = e.target.getAttribute('data-word'), side = {ArrowLeft: -1, ArrowRight: 1}[e.key], way = e.target.closest('.scroll')?.dir === 'rtl' ? -1 : 1;

@@ -1,5 +1,6 @@
 "The site and JupyterLab, as a person opens them."
 import json, os, re, shutil, socket, subprocess, sys, time, urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,15 @@ from conftest import ROOT
 CHROMIUM = os.environ.get('CHROMIUM') or shutil.which('chromium') or shutil.which('google-chrome')
 FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason='no Chromium on the PATH (Debian: apt install chromium)')
+
+# every text that is shown against the ground it stands on: how many, and those under 4.5 (WCAG AA)
+CONTRAST = """root => { const lum = c => { const [r, g, b] = c.map(x => (x /= 255) <= .04045 ? x/12.92 : ((x+.055)/1.055)**2.4); return .2126*r+.7152*g+.0722*b; };
+  const cv = document.createElement('canvas').getContext('2d', {willReadFrequently: true}), rgba = s => { cv.clearRect(0, 0, 1, 1); cv.fillStyle = s; cv.fillRect(0, 0, 1, 1); return [...cv.getImageData(0, 0, 1, 1).data]; }, bad = []; let n = 0;
+  const walk = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) { const e = walk.currentNode.parentElement; if (!walk.currentNode.data.trim() || !e.getClientRects().length) continue; n++;
+    let x = e, ground = [255, 255, 255, 0]; while (x) { const c = rgba(getComputedStyle(x).backgroundColor); if (c[3] === 255) { ground = c; break; } x = x.parentElement; }
+    const [a, b] = [lum(rgba(getComputedStyle(e).color).slice(0, 3)), lum(ground.slice(0, 3))].sort((x, y) => y-x), ratio = (a+.05)/(b+.05); if (ratio < 4.5) bad.push([walk.currentNode.data, e.className, ratio]); }
+  return [n, bad]; }"""
 
 @pytest.fixture(scope='session')
 def site(tmp_path_factory):
@@ -53,36 +63,68 @@ def until(true, timeout=90):
         time.sleep(.3)
     raise TimeoutError
 
-@pytest.mark.slow
-@needs_browser
-def test_stepping_through_in_jupyterlab(small_files, tmp_path, tiny_encoder):
-    "JupyterLab opens the experiment, runs every cell and shows table, chart and sentences; no request leaves this machine"
+@contextmanager
+def lab(tmp_path, notebook, parameters, more=(), theme='JupyterLab Light'):
+    "JupyterLab, started on a copy of a notebook of this project; every cell is run, and the page and the requests it made are given"
     from playwright.sync_api import sync_playwright
-    work = tmp_path/'work'; work.mkdir(); nb = json.loads((ROOT/'nbs/experiments/distill.ipynb').read_text())
+    work = tmp_path/'work'; work.mkdir(); nb = json.loads((ROOT/'nbs'/notebook).read_text()); name = Path(notebook).name
     cell = next(c for c in nb['cells'] if 'parameters' in c['metadata'].get('tags', []))
-    given = dict(benchmark='files', target='sw', data_dir=str(small_files), encoder=tiny_encoder, out_dir=str(tmp_path/'runs'), options=dict(max_length=32))
-    cell['source'] = [''.join(cell['source'])+'\n'+'\n'.join(f'{k} = {v!r}' for k, v in given.items())]
+    cell['source'] = [''.join(cell['source'])+'\n'+'\n'.join(f'{k} = {v!r}' for k, v in parameters.items())]
     for c in nb['cells']:
         if c['cell_type'] == 'code': c['outputs'] = []
-    (work/'distill.ipynb').write_text(json.dumps(nb))
-    for name, d in {'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False, doNotDisturbMode=True), 'notebook-extension/tracker': dict(windowingMode='none')}.items():
-        f = tmp_path/'settings'/'@jupyterlab'/f'{name}.jupyterlab-settings'; f.parent.mkdir(parents=True, exist_ok=True); f.write_text(json.dumps(d))
+    nb['cells'] += [dict(cell_type='code', id=f'more{i}', metadata={}, outputs=[], execution_count=None, source=[s]) for i, s in enumerate(more)]
+    (work/name).write_text(json.dumps(nb))
+    for n, d in {'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False, doNotDisturbMode=True), 'notebook-extension/tracker': dict(windowingMode='none'), 'apputils-extension/themes': dict(theme=theme)}.items():
+        f = tmp_path/'settings'/'@jupyterlab'/f'{n}.jupyterlab-settings'; f.parent.mkdir(parents=True, exist_ok=True); f.write_text(json.dumps(d))
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     url, dirs = f'http://127.0.0.1:{port}', dict(JUPYTER_CONFIG_DIR='cfg', JUPYTER_DATA_DIR='data', JUPYTER_RUNTIME_DIR='run', IPYTHONDIR='ipy', JUPYTERLAB_SETTINGS_DIR='settings', JUPYTERLAB_WORKSPACES_DIR='ws')
     with (tmp_path/'lab.log').open('w') as log:
-        lab = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--IdentityProvider.token=t', f'--ServerApp.root_dir={work}'],
-                               cwd=work, stdout=log, stderr=log, env=dict(os.environ, PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}', **{k: str(tmp_path/v) for k, v in dirs.items()}))
+        server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--IdentityProvider.token=t', f'--ServerApp.root_dir={work}'],
+                                  cwd=work, stdout=log, stderr=log, env=dict(os.environ, PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}', **{k: str(tmp_path/v) for k, v in dirs.items()}))
     api = lambda x: json.load(urllib.request.urlopen(f'{url}/api/{x}?token=t', timeout=5))
     try:
         until(lambda: api('status'))
         with sync_playwright() as pw:
             browser = pw.chromium.launch(executable_path=CHROMIUM, args=FLAGS); page = browser.new_page(viewport=dict(width=1300, height=2600)); asked = []
-            page.on('request', lambda r: asked.append(r.url)); page.goto(f'{url}/lab/tree/distill.ipynb?token=t'); page.locator('.jp-Notebook .jp-Cell').first.wait_for(timeout=90_000)
+            page.on('request', lambda r: asked.append(r.url)); page.goto(f'{url}/lab/tree/{name}?token=t'); page.locator('.jp-Notebook .jp-Cell').first.wait_for(timeout=90_000)
             until(lambda: any(s['kernel']['execution_state'] == 'idle' and s['kernel']['connections'] for s in api('sessions')))
             page.get_by_role('menuitem', name='Run', exact=True).click(); page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
-            prompts = page.locator('.jp-CodeCell .jp-InputPrompt'); until(lambda: all(re.fullmatch(r'\[\d+\]:', x.strip()) for x in prompts.all_inner_texts()), 240)
-            assert page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]').count() == 0
-            assert page.locator('.jp-RenderedSVG').count() >= 1 and page.locator('.jp-RenderedHTML table').count() >= 1 and page.get_by_text('mtmt|scheme:IOB2').count() >= 1
-            page.screenshot(path=os.environ.get('MTMT_SCREENSHOT', str(tmp_path/'lab.png')), full_page=True)
-            assert not [u for u in asked if '127.0.0.1' not in u and not u.startswith(('data:', 'blob:'))]; browser.close()
-    finally: lab.terminate(); lab.wait(20)
+            prompts = page.locator('.jp-CodeCell .jp-InputPrompt'); errors = page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]')
+            until(lambda: errors.count() or all(re.fullmatch(r'\[\d+\]:', x.strip()) for x in prompts.all_inner_texts()), 240); assert not errors.count(), errors.first.inner_text()
+            yield page
+            assert not [u for u in asked if '127.0.0.1' not in u and not u.startswith(('data:', 'blob:', 'about:'))]; browser.close()
+    finally: server.terminate(); server.wait(20)
+
+@pytest.fixture
+def small_run(small_files, tmp_path, tiny_encoder):
+    "Parameters of a run of seconds"
+    return dict(benchmark='files', target='sw', data_dir=str(small_files), encoder=tiny_encoder, out_dir=str(tmp_path/'runs'), options=dict(max_length=32))
+
+@pytest.mark.slow
+@needs_browser
+def test_stepping_through_in_jupyterlab(small_run, tmp_path):
+    "JupyterLab opens the experiment, runs every cell and shows table, chart and sentences; no request leaves this machine"
+    with lab(tmp_path, 'experiments/distill.ipynb', small_run) as page:
+        assert page.locator('.jp-RenderedSVG').count() >= 1 and page.locator('.jp-RenderedHTML table').count() >= 1 and page.get_by_text('mtmt|scheme:IOB2').count() >= 1
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize('theme', ['JupyterLab Light', 'JupyterLab Dark'])
+def test_exploring_in_jupyterlab(small_run, tmp_path, theme):
+    "The tutorial, run whole; then the explorer in it: every filter, a word, neighbours from the kernel, flags that come back, both exports, contrast"
+    with lab(tmp_path, 'tutorials/why_did_the_student_learn_this.ipynb', small_run, ['print("flagged", explorer.flagged)'], theme) as page:
+        x = page.locator('.jp-OutputArea-output .mtmt').first; x.wait_for(); x.scroll_into_view_if_needed(); count = lambda: x.locator('.count').inner_text()
+        x.locator('[data-key=a]').select_option('0'); whole = count(); assert re.match(r'[1-9]\d* sentence', whole)
+        for key, v, back in (('type', '1', '0'), ('seen', '0', ''), ('order', 'text', 'divergence')): x.locator(f'[data-key={key}]').select_option(v); x.locator(f'[data-key={key}]').select_option(back)
+        for k in ('missed', 'spurious', 'boundary', 'type'): x.locator(f'[data-kind={k}]').click(); x.locator(f'[data-kind={k}]').click()
+        x.locator('[data-key=gap]').evaluate('e => { e.value = 1; e.dispatchEvent(new Event("input", {bubbles: true})); }'); assert count() != whole; x.locator('[data-key=gap]').evaluate('e => { e.value = 0; e.dispatchEvent(new Event("input", {bubbles: true})); }')
+        x.locator('[data-key=text]').fill('no such word'); assert count() == '0 sentences, 0 places'; x.locator('[data-key=text]').fill(''); assert count() == whole
+        x.locator('[data-word]').first.click(); x.locator('.near li').first.wait_for(); assert x.locator('.trusts .p').count() == 3 and x.locator('.why h3').first.inner_text() == 'gold'
+        x.locator('[data-word]').first.focus(); cells = page.locator('.jp-Cell').count(); [page.keyboard.press(k) for k in ('Escape', 'f', 'n', 'f', 'b', 'x')]; assert page.locator('.jp-Cell').count() == cells, 'a shortcut of JupyterLab took a key'
+        flagged = sorted(int(a.get_attribute('data-sentence')) for a in x.locator('article:has(.flag[aria-pressed=true])').all()); assert len(flagged) == 2
+        for kind in ('conll', 'csv'):
+            with page.expect_download() as d: x.locator(f'.{kind}').click()
+            assert len(Path(d.value.path()).read_text().split('\n')) > 3
+        n, bad = x.evaluate(CONTRAST); assert n > 40 and not bad, bad[:5]
+        if picture := os.environ.get('MTMT_SCREENSHOT'): x.screenshot(path=f'{picture}-{theme.split()[1].lower()}.png')
+        page.locator('.jp-CodeCell').last.locator('.cm-content').click(); page.keyboard.press('Shift+Enter'); until(lambda: f'flagged {flagged}' in page.locator('.jp-CodeCell').nth(-2).inner_text()+page.locator('.jp-CodeCell').last.inner_text(), 30)
