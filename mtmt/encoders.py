@@ -95,7 +95,7 @@ class WordEncoder(nn.Module):
         self.model, self.use_mask = model, attention_mask
         if self.head is not None and not isinstance(self.head, nn.Linear):
             raise EncoderError(f'{type(model).__name__}: the head is {type(self.head).__name__}, not one linear layer; use an encoder of the BERT, RoBERTa, DistilBERT, ELECTRA or DeBERTa kind')
-        self.dropout = nn.Dropout(getattr(model.config, 'hidden_dropout_prob', None) or getattr(model.config, 'dropout', .1))
+        said = [getattr(model.config, k, None) for k in ('hidden_dropout_prob', 'dropout')]; self.dropout = nn.Dropout(next((x for x in said if x is not None), .1))      # 0 is an answer too
 
     @property
     def head(self)->nn.Linear|None:

@@ -5,18 +5,23 @@
 # %% auto #0
 __all__ = ['METHODS', 'CHOICES', 'RecipeError', 'Recipe', 'make_recipe', 'cell_parameters', 'notebook_recipe', 'source_benchmark',
            'take', 'with_sources', 'key', 'Materials', 'load_materials', 'settings', 'Workshop', 'other_file',
-           'out_folder', 'annotations', 'likeness', 'run_name', 'run', 'versions', 'read_predictions', 'score_system']
+           'out_folder', 'annotations', 'likeness', 'run_name', 'run', 'versions', 'read_predictions',
+           'read_probabilities', 'score_system']
 
 # %% ../nbs/60_runs.ipynb #274745a3
 import ast, hashlib, json, logging, platform, resource, shutil, subprocess, time
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from transformers import AutoConfig
 
 import mtmt
@@ -31,7 +36,7 @@ from .prototypes import Prototypes, aligned
 from .selection import Refinement, language_score, least_foreign, neighbour_weights, neighbours_alike
 from .student import Distillation, distil
 from .teachers import Annotations, Recognizer, annotate, flat, load_evaluator, load_recognizer, train_evaluator, train_recognizer
-from .training import TrainSettings, has_bf16, read_words_with
+from .training import TrainSettings, has_bf16, processes, read_words_with, told
 
 # %% ../nbs/60_runs.ipynb #fa162652
 class RecipeError(MtmtError):
@@ -242,10 +247,13 @@ class Workshop:
         dev = self.m.dev(langs)
         return dict(self.base, source=content_hash(self.m.train(langs)), dev=dev and content_hash(dev))
 
+    @contextmanager
     def lock(self, name, timeout=-1):
-        "What keeps two processes from making the same thing; a process that dies lets go of it"
-        (self.folder/'.locks').mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder/'.locks'/name, timeout)
+        "What keeps two processes from making the same thing; a process that dies lets go of it. Under torchrun the first process holds it for all"
+        (self.folder/'.locks').mkdir(parents=True, exist_ok=True); lock = FileLock(self.folder/'.locks'/name, timeout)
+        told(lambda: lock.acquire() and None)
+        try: yield; told(lambda: None)
+        finally: lock.release()
 
     def _lesson(self, task):
         "How a task's teacher is trained: its options, and what they add to its name"
@@ -259,7 +267,7 @@ class Workshop:
         kind, make, load = ('recognizer', train_recognizer, load_recognizer) if task == 'recognition' else ('evaluator', train_evaluator, load_evaluator)
         more, made = self._lesson(task); name = f'{kind}-{key(**self.made_of(langs), **made)}'; folder = self.folder/'teachers'/name
         with self.lock(name, timeout):
-            if (folder/'mtmt.json').exists(): self.reused.append(name); self.say(f'{name}: used again')
+            if told((folder/'mtmt.json').exists): self.reused.append(name); self.say(f'{name}: used again')
             else: text = self.m.train(langs); self.say(f'{name}: training on {text.num_rows:,} sentences'); make(text, folder, dev=self.m.dev(langs), **self.common, **more)
         return name, load(folder)
 
@@ -337,7 +345,7 @@ def run(
     test, report = load_labelled(r.benchmark, r.target, 'test', m.schema, r.data_dir, r.problems); say(f'{r.benchmark} {r.target} test: {report}')
     shop = Workshop(r, m, say); folder = shop.folder/run_name(r, shop, test)
     with shop.lock(folder.name):                             # another process may be at it: then this one reads what that one wrote
-        if (folder/'run.json').exists(): say(f'{folder.name}: done before')
+        if told((folder/'run.json').exists): say(f'{folder.name}: done before')
         else: _carry_out(r, m, shop, folder, test, report)
     return json.loads((folder/'run.json').read_text())
 
@@ -348,10 +356,11 @@ def _carry_out(r, m, shop, folder, test, report):
     each = pool.ask(test['tokens'], 'recognizer reads the test'); one, w = combined(each, r, languages and languages(test['tokens']))
     p = {'recognizer': one} | ({f'recognizer-{g[0]}': x for g, x in zip(shop.groups, each)} if len(each) > 1 else {})
     p |= {f'round{n}' if n < len(students) else 'student': s.probabilities(test['tokens'], 'student reads the test') for n, s in enumerate(students, 1)}
-    said = {n: decode(x.numpy(), [len(t) for t in test['tokens']], m.schema.tags, r.decode) for n, x in p.items()}
+    p = {n: x.float().contiguous() for n, x in p.items()}; said = {n: decode(x.numpy(), [len(t) for t in test['tokens']], m.schema.tags, r.decode) for n, x in p.items()}
+    write_atomically(folder/'probabilities.safetensors', save(p, dict(tags=json.dumps(m.schema.tags), systems=json.dumps(list(p)))))
     teachers = {name.split('-')[0]+(f'-{g[0]}' if len(each) > 1 else ''): name for (_, g), (name, _) in found.items()}
-    out = _write_run(r, folder, test, report, said, 'student' if students else 'recognizer', m.notes, start, teachers=teachers, teacher_weights={'+'.join(g): round(x.mean().item(), 4) for g, x in zip(shop.groups, w)}, reused=shop.reused, settings=asdict(shop.settings),
-                     data=dict(train={l: content_hash(c) for l, c in m.sources.items()}, dev={l: content_hash(c) for l, c in m.devs.items()}, target=content_hash(m.target), test=content_hash(test)), encoder_hash=shop.base['encoder'])
+    out = told(lambda: _write_run(r, folder, test, report, said, 'student' if students else 'recognizer', m.notes, start, processes=processes()[1], teachers=teachers, teacher_weights={'+'.join(g): round(x.mean().item(), 4) for g, x in zip(shop.groups, w)}, reused=shop.reused, settings=asdict(shop.settings),
+                     data=dict(train={l: content_hash(c) for l, c in m.sources.items()}, dev={l: content_hash(c) for l, c in m.devs.items()}, target=content_hash(m.target), test=content_hash(test)), encoder_hash=shop.base['encoder']))
     shop.say(f'{folder.name}: F1 {out["f1"]:.3f} (strict {out["strict_f1"]:.3f})')
 
 def versions()->dict[str, str]:
@@ -380,7 +389,7 @@ def _students(r, m, shop, found, languages, folder):
     live = None if r.teacher_cache else tuple(found.get((t, r.sources), (None, None))[1] for t in ('recognition', 'similarity')); students = []
     for n in range(1, r.rounds+1):
         place = folder/(f'round{n}' if n < r.rounds else 'model')
-        if (place/'mtmt.json').exists(): students.append(load_recognizer(place))
+        if told((place/'mtmt.json').exists): students.append(load_recognizer(place))
         else: students.append(distil(target, said, m.schema, place, how, live=live, gold=gold, trust=trust, dev=m.dev(r.sources), **shop.common | dict(settings=shop.settings)))
         if n < r.rounds: shop.say(f'round {n} of {r.rounds} is done'); said = replace(said, probabilities=students[-1].probabilities(target['tokens'], 'student reads the target').half())
     return students
@@ -412,6 +421,17 @@ def read_predictions(
     columns = [list(zip(*s)) for s in rows]; names = ('word', 'gold', *(systems or ('recognizer', 'student')[:len(columns[0])-2]))
     by = {n: [list(c[i]) for c in columns] for i, n in enumerate(names)}
     return by.pop('word'), by
+
+# %% ../nbs/60_runs.ipynb #b0436e73
+def read_probabilities(
+    folder # Folder of a run
+)->tuple[list[str], dict[str, np.ndarray]]: # Tags, C names; (N, C) by system, a row for each word of the test
+    "The tag probabilities that a run kept"
+    path = Path(folder)/'probabilities.safetensors'
+    if not path.is_file(): raise MtmtError(f'{folder}: no probabilities.safetensors. Another system\'s predictions have none; a run from before they were kept gets them when its run.json is deleted and its recipe run again: the models are used again, only the test is read anew')
+    try:
+        with safe_open(path, 'numpy') as f: about = f.metadata(); return json.loads(about['tags']), {n: f.get_tensor(n) for n in json.loads(about['systems'])}
+    except SafetensorError as e: raise MtmtError(f'{path}: {e}; delete it and run.json, and run the recipe again') from e
 
 # %% ../nbs/60_runs.ipynb #72e469cc
 def score_system(

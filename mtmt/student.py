@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['Distillation', 'PairData', 'student_objective', 'distil']
 
-# %% ../nbs/40_student.ipynb #420320f3
-import shutil
+# %% ../nbs/40_student.ipynb #fc717167
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -117,7 +116,7 @@ def distil(
     data = _student_data(target['tokens'], student.tokenizer, settings, how, schema, rows)
     if how.self_training: student.encoder.register_buffer('prototypes', torch.zeros(len(schema.types)+1, model.config.hidden_size))
     log = train(student.encoder, data, student_objective(how, schema, settings.seed, live, student.encoder, settings.steps(len(data))), settings, f'{folder}.checkpoints', dev and (lambda: dev_scores(student, dev)), 'student')
-    save_folder(folder, student, task='student', log=log); shutil.rmtree(f'{folder}.checkpoints', ignore_errors=True)
+    save_folder(folder, student, task='student', log=log)
     return student
 
 def _student_data(tokens, tokenizer, settings, how, schema, rows):

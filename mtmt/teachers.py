@@ -25,7 +25,7 @@ from .data import MtmtError, Schema, schema_of, tag_names, write_atomically
 from .encoders import WordEncoder, freeze, load_encoder, load_tagger, load_tokenizer, quiet
 from .eval import decode, scores
 from .losses import draw_pairs, pair_cosine, similarity, similarity_loss
-from .training import TrainSettings, WordData, read_words_with, train
+from .training import TrainSettings, WordData, read_words_with, told, train
 
 # %% ../nbs/20_teachers.ipynb #bd6a9196
 @dataclass
@@ -77,14 +77,20 @@ def save_folder(
     model, # `Recognizer` or `Evaluator`
     **about # Facts to keep with it
 ):
-    "Save a teacher or a student as a plain `transformers` folder, whole or not at all"
-    folder = Path(folder); aside = folder.with_name(f'.{folder.name}.{os.getpid()}.tmp'); shutil.rmtree(aside, ignore_errors=True)
+    "Save a teacher or a student as a plain `transformers` folder, whole or not at all; the checkpoints beside it go"
+    told(lambda: _save(Path(folder), model, about))
+
+def _save(folder, model, about):
+    "The same, by one process"
+    aside = folder.with_name(f'.{folder.name}.{os.getpid()}.tmp')
+    for left in folder.parent.glob(f'.{folder.name}.*.tmp'): shutil.rmtree(left, ignore_errors=True)      # by a process that was killed
     try:
         with quiet(): model.encoder.model.save_pretrained(aside); model.tokenizer.save_pretrained(aside)
         about |= dict(attention_mask=model.encoder.use_mask, max_length=model.max_length, similarity_map=getattr(model, 'similarity_map', None))
         (aside/'mtmt.json').write_text(json.dumps(about, indent=1))
         shutil.rmtree(folder, ignore_errors=True); os.replace(aside, folder)
     finally: shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(f'{folder}.checkpoints', ignore_errors=True)
 
 def read_about(
     folder # Folder of a saved model
@@ -140,7 +146,7 @@ def train_recognizer(
     teacher = Recognizer(WordEncoder(model, attention_mask), load_tokenizer(encoder), settings.max_length)
     data, objective = lesson(teacher, source, settings)
     log = train(teacher.encoder, data, objective, settings, f'{folder}.checkpoints', dev and (lambda: dev_scores(teacher, dev)), 'recognizer')
-    save_folder(folder, teacher, task='recognizer', log=log); shutil.rmtree(f'{folder}.checkpoints', ignore_errors=True)
+    save_folder(folder, teacher, task='recognizer', log=log)
     return teacher
 
 # %% ../nbs/20_teachers.ipynb #24a1232b
@@ -205,7 +211,7 @@ def train_evaluator(
         return dict(loss=similarity_loss(similarity(pair_cosine(h, drawn), similarity_map), (c[drawn[:, 0]] == c[drawn[:, 1]]).float()).mean())
     score = dev and (lambda: pair_f1(teacher.vectors(dev['tokens']), word_classes(flat(dev['ner_tags']), schema, same_class)))
     log = train(teacher.encoder, data, objective, settings, f'{folder}.checkpoints', score, 'evaluator')
-    save_folder(folder, teacher, task='evaluator', log=log); shutil.rmtree(f'{folder}.checkpoints', ignore_errors=True)
+    save_folder(folder, teacher, task='evaluator', log=log)
     return teacher
 
 # %% ../nbs/20_teachers.ipynb #fabc9a94
@@ -223,13 +229,15 @@ def annotate(
     path # File to keep the annotations in; used again if it is there
 )->Annotations:
     "Ask the teachers about a text, once, and keep the answer on disk"
-    path, n = Path(path), sum(map(len, tokens))
-    if not path.exists():
-        said = dict(probabilities=recognizer.probabilities(tokens, 'recognizer reads the target').half())
-        if evaluator: said['vectors'] = evaluator.vectors(tokens, 'evaluator reads the target').half()
-        aside = path.with_name(f'.{path.name}.{os.getpid()}.tmp'); path.parent.mkdir(parents=True, exist_ok=True)
-        try: save_file(said, aside); os.replace(aside, path)
-        finally: aside.unlink(missing_ok=True)
+    path, n = Path(path), sum(map(len, tokens)); told(lambda: path.exists() or _write(tokens, recognizer, evaluator, path))
     said = load_file(path)
     if any(len(t) != n for t in said.values()): raise MtmtError(f'{path}: {len(said["probabilities"])} words, the text has {n}; delete the file to make it again')
     return Annotations(said['probabilities'], said.get('vectors'))
+
+def _write(tokens, recognizer, evaluator, path):
+    "Ask, and keep the answer"
+    said = dict(probabilities=recognizer.probabilities(tokens, 'recognizer reads the target').half())
+    if evaluator: said['vectors'] = evaluator.vectors(tokens, 'evaluator reads the target').half()
+    aside = path.with_name(f'.{path.name}.{os.getpid()}.tmp'); path.parent.mkdir(parents=True, exist_ok=True)
+    try: save_file(said, aside); os.replace(aside, path)
+    finally: aside.unlink(missing_ok=True)
