@@ -27,9 +27,11 @@ from tqdm import tqdm
 from .benchmarks import find_folder
 from .corpus import project_root
 from .data import MtmtError, did_you_mean, write_atomically
-from .report import comparison, failed_runs, finished, recompute_all, table, with_status, write_report
+from .conflicts import readings_of
+from .report import comparison, failed_runs, finished, recompute_all, slices_by_test, table, with_status, write_report
 from .runs import METHODS, Recipe, make_recipe, out_folder, run, score_system
 from .training import processes
+from .widgets import write_page
 
 # %% ../nbs/80_batch.ipynb #1502d7bd
 def notebook_done(
@@ -300,7 +302,9 @@ def _parser():
         x.add_argument('--workers', type=int, default=0, help='runs at a time; 0: as many as there are cores, up to four, or one where there is a GPU; with Ray as many as the cluster has room for')
         x.add_argument('--engine', choices=list(ENGINES), default='local', help='what carries out the runs: processes of this machine, or a Ray cluster'); x.add_argument('--ray-address', default='', help='address of the cluster, or auto; without it Ray runs on this machine')
     u = sub.add_parser('run', help='one recipe, without a notebook; under torchrun on several devices'); u.add_argument('-f', action='append', default=[], metavar='FILE', help='YAML file of parameters, as for the notebook'); u.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help='a parameter of a recipe')
-    r = sub.add_parser('report', help='the leaderboard of a folder as report.md, report.html and report.csv, beside published numbers'); r.add_argument('folder', help='folder of runs'); r.add_argument('--baseline', default='direct', help='method that the others are compared with')
+    r = sub.add_parser('report', help='the leaderboard of a folder as report.md, report.html and report.csv, beside published numbers, and a page for each test with what the methods say'); r.add_argument('folder', help='folder of runs'); r.add_argument('--baseline', default='direct', help='method that the others are compared with')
+    x = sub.add_parser('slices', help='where methods fail: F1 by slices, kinds of error, calibration, for each test of a folder'); x.add_argument('folder', help='folder of runs'); x.add_argument('--targets', type=split, default=[], help='language codes; all when left out'); x.add_argument('--data-dir', default='', help='folder of the benchmark files')
+    x = sub.add_parser('explore', help='a page that shows where the systems of a run disagree, and why'); x.add_argument('run', help='folder of a run'); x.add_argument('--split', choices=['test', 'train'], default='test', help='test, or the raw text that the student learned from'); x.add_argument('--data-dir', default='', help='folder of the benchmark files')
     t = sub.add_parser('table', help='the table of finished runs, and of other systems scored beside them'); t.add_argument('folder', help='folder with a summary.json')
     c = sub.add_parser('compare', help='one method against another, target by target: interval and test over sentences, order over seeds'); c.add_argument('folder', help='folder with a summary.json'); c.add_argument('a', help='method'); c.add_argument('b', help='method to compare with'); c.add_argument('--may-differ', type=split, default=[], help='keys of the signature that may differ, such as src')
     e = sub.add_parser('recompute', help='compute every stored figure again from the stored predictions'); e.add_argument('folder', help='folder of runs')
@@ -317,6 +321,8 @@ def main(
         if a.command == 'compare': print(comparison(find_folder(a.folder), a.a, a.b, a.may_differ)); return 0
         if a.command == 'recompute': return recompute_all(find_folder(a.folder))
         if a.command == 'report': print('\n'.join(map(str, write_report(find_folder(a.folder), a.baseline)))); return 0
+        if a.command == 'slices': print(slices_by_test(find_folder(a.folder), a.targets, a.data_dir)); return 0
+        if a.command == 'explore': out = find_folder(a.run)/f'{a.split}.html'; write_page(readings_of(out.parent, a.split, a.data_dir), out); print(out); return 0
         if a.command == 'table': rows = finished(find_folder(a.folder))
         elif a.command == 'score': rows = [score_system(a.file, a.name, dict(x.split('=', 1) for x in a.map if '=' in x), print, target=a.target, out_dir=a.out, **{n: yaml.safe_load(v) for n, v in a.p})]
         elif a.command == 'sweep': rows = run_jobs(sweep_jobs(a.file), a.workers, a.engine, a.ray_address)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED_F1', 'table', 'with_status', 'failed_runs', 'finished', 'compared_methods', 'comparison', 'recompute_all',
-           'leaderboard', 'write_report']
+           'slices_by_test', 'leaderboard', 'methods_together', 'write_report']
 
 # %% ../nbs/75_report.ipynb #afea05f2
 import html, json
@@ -18,7 +18,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from .compare import collapsed, compare, holm, interval, recompute, signature_parts, stored_counts
+from .conflicts import Readings, readings
 from .data import MtmtError, write_atomically
+from .runs import read_predictions, read_probabilities
+from .slices import describe
+from .widgets import write_page
 
 # %% ../nbs/75_report.ipynb #4fcd3153
 def _test(r):
@@ -100,6 +104,17 @@ def recompute_all(
     print(f'{sum(not x for x in found.values())} of {len(found)} runs computed again, every figure equal')
     return int(any(found.values()))
 
+# %% ../nbs/75_report.ipynb #a652e832
+def slices_by_test(
+    folder, # Folder of a batch
+    targets:Sequence[str]=(), # Languages; all when left out
+    data_dir:str='' # Folder of the benchmark files, for another benchmark than the embedded corpus
+)->str: # Markdown
+    "Slices, kinds of error and calibration of every test of a folder"
+    rows = [r for r in finished(folder) if not targets or r['target'] in targets]; runs = lambda t: {m: [Path(folder)/r['run'] for r in rows if (_test(r), r['method']) == (t, m)] for m in dict.fromkeys(r['method'] for r in rows if _test(r) == t)}
+    if not rows: raise MtmtError(f'{folder}: no runs of {", ".join(targets)}')
+    return '\n'.join(f'## {t}\n\n{describe(runs(t), data_dir)}' for t in dict.fromkeys(map(_test, rows)))
+
 # %% ../nbs/75_report.ipynb #18409499
 _OTHERS = {        # method: es, nl, de; what chose the model; where it is printed
     'Wu & Dredze 2019 (quote A)': ((74.96, 77.57, 69.56), 'source dev', 'READMEs of UniTrans, AdvPicker, Meta-Cross'), 'Wu & Dredze 2019 (quote B)': ((74.50, 79.50, 71.10), 'source dev', 'README of TSL'),
@@ -126,17 +141,30 @@ def leaderboard(
         out += [dict(test=test, system=m, f1=f1, select=select or '?', source=where) for m, (f1, select, where) in PUBLISHED_F1.get((r['benchmark'], r['target']), {}).items()]
     return pd.DataFrame(out)
 
+# %% ../nbs/75_report.ipynb #333a0c39
+def methods_together(
+    folder, # Folder of a batch
+    rows:Sequence[dict] # Summaries of runs on one test
+)->Readings:
+    "Gold and what each method says of a test, by its first seed"
+    first = {r['method']: Path(folder)/r['run'] for r in sorted(rows, key=lambda r: -r['seed'])}; systems, sure, tags = {}, {}, set()
+    for method in dict.fromkeys(r['method'] for r in rows):
+        words, said = read_predictions(first[method]); systems = systems or dict(gold=said['gold']); systems[method] = list(said.values())[-1]
+        if (first[method]/'probabilities.safetensors').is_file(): names, p = read_probabilities(first[method]); tags.add(tuple(names)); sure[method] = list(p.values())[-1]
+    return readings(words, systems, languages=[rows[0]['target']], name=f'{_test(rows[0])}: {", ".join(list(systems)[1:])}', **(dict(tags=list(*tags), probabilities=sure) if len(tags) == 1 else {}))
+
 def write_report(
     folder, # Folder of a batch
     baseline:str='direct' # Method that the others are compared with
-)->list[Path]: # report.md, report.html, report.csv
-    "Write the leaderboard of a folder in three forms"
+)->list[Path]: # report.md, report.html, report.csv, and a page for each test
+    "Write the leaderboard of a folder in three forms, and the explorer of each test"
     board = leaderboard(folder, baseline); folder = Path(folder); lines = []
     show = lambda k, v: '' if v is None or v != v else f'{v:.3f}' if k == 'p' else f'{v:.2f}' if k == 'aso' else f'{v:+.1f}' if k == 'difference' else f'{v:.1f}' if isinstance(v, float) else str(v)
-    cells = [[show(k, v) for k, v in zip(board.columns, r)] for r in board.itertuples(index=False)]; head = list(board.columns)
+    cells = [[show(k, v) for k, v in zip(board.columns, r)] for r in board.itertuples(index=False)]; head = list(board.columns); rows = finished(folder); pages = {t: f'pages/{t.replace(" ", "-")}.html' for t in map(_test, rows)}
     note = f'Entity F1 in percent, conlleval mode. low, high: 95 % interval over test sentences. difference, p (paired randomisation over sentences, Holm over targets) and aso (bound of almost stochastic order over seeds): against {baseline}.'
-    text = '\n'.join([note, '', *('| '+' | '.join(r)+' |' for r in [head, ['---']*len(head), *cells]), '', *dict.fromkeys(r['signature'] for r in finished(folder)), *([''] if failed_runs(folder) else []), failed_runs(folder)]).strip()+'\n'
-    cell = lambda tag, r: '<tr>'+''.join(f'<{tag}>{html.escape(c)}</{tag}>' for c in r)+'</tr>'
+    text = '\n'.join([note, '', *('| '+' | '.join(r)+' |' for r in [head, ['---']*len(head), *cells]), '', *dict.fromkeys(r['signature'] for r in rows), *([''] if failed_runs(folder) else []), failed_runs(folder)]).strip()+'\n'
+    link = lambda c: f'<a href="{html.escape(pages[c])}">{html.escape(c)}</a>' if c in pages else html.escape(c); cell = lambda tag, r: '<tr>'+''.join(f'<{tag}>{html.escape(c) if i else link(c)}</{tag}>' for i, c in enumerate(r))+'</tr>'
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(folder.name)}</title><style>body{{font:15px system-ui;margin:2em}}td,th{{padding:.2em .7em;text-align:right;border-bottom:1px solid #ccc}}td:nth-child(-n+2){{text-align:left}}</style><h1>{html.escape(folder.name)}</h1><p>{html.escape(note)}</p><table>{cell("th", head)}{"".join(cell("td", r) for r in cells)}</table><p>{html.escape(failed_runs(folder))}</p></html>'
     for name, content in (('report.md', text), ('report.html', page), ('report.csv', board.to_csv(index=False))): write_atomically(folder/name, content)
-    return [folder/f'report.{x}' for x in ('md', 'html', 'csv')]
+    for t, path in pages.items(): (folder/path).parent.mkdir(exist_ok=True); write_page(methods_together(folder, [r for r in rows if _test(r) == t]), folder/path)
+    return [*(folder/f'report.{x}' for x in ('md', 'html', 'csv')), *(folder/p for p in pages.values())]
