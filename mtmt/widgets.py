@@ -75,13 +75,16 @@ def sentence_view(
 # %% ../nbs/70_widgets.ipynb #bacf731f
 def columns(
     r:Readings, # What systems say
+    pair:tuple[str, str]|None=None, # Systems to begin with; else the first that is not gold, and the last
     neighbours:bool=False # With the nearest words of each word; for a page without a kernel
 )->dict: # Plain values and bytes
     "All that the explorer shows, as columns"
     names = list(r.said)
     if len(names) < 2: raise MtmtError(f'a disagreement needs two systems; here is {", ".join(names) or "none"}')
+    pair = pair or (names[len(names) > 2 and names[0] == 'gold'], names[-1])
+    if unknown := [n for n in pair if n not in names]: raise MtmtError(f'{", ".join(unknown)}: no such system; there are {", ".join(names)}')
     byte = lambda x: np.round(np.clip(x, 0, 1)*255).astype(np.uint8).tobytes(); languages = r.languages or ['']; order = sorted(set(languages))
-    out = dict(name=r.name, systems=names, tags=r.tags, types=r.types, tokens=r.tokens, kinds=list(KINDS), languages=order, language=np.array([order.index(l) for l in (languages*len(r.tokens) if len(languages) == 1 else languages)], np.uint8).tobytes(),
+    out = dict(name=r.name, systems=names, pair=[names.index(n) for n in pair], tags=r.tags, types=r.types, tokens=r.tokens, kinds=list(KINDS), languages=order, language=np.array([order.index(l) for l in (languages*len(r.tokens) if len(languages) == 1 else languages)], np.uint8).tobytes(),
                said=[r.said[n].astype(np.uint8).tobytes() for n in names], probabilities=[byte(r.probabilities[n]) if n in r.probabilities else None for n in names], trusts={k: byte(v) for k, v in r.trusts.items()}, seen=bool(r.known), asks=r.vectors is not None, pairs=[])
     for a, b in itertools.combinations(names, 2):
         c = conflicts(r, a, b); code = lambda k: c[k].cat.codes.to_numpy(np.uint8) if len(c) else np.zeros(0, np.uint8)
@@ -283,8 +286,8 @@ function controls(data, f, set) {
 # %% ../nbs/70_widgets.ipynb #1241cfa1
 SCRIPT += r"""
 function mount(root, raw, link = {}) {
-  const begun = performance.now(), data = decode(raw), n = data.systems.length, PAGE = 10; let at = 0, opened = null, found;
-  let f = {a: n > 2 && data.systems[0] === 'gold' ? 1 : 0, b: n-1, kinds: new Set([1, 2, 3, 4]), type: 0, cell: null, seen: '', language: '', gap: 0, text: '', order: 'divergence', flagged: false, flags: new Set(link.flags || [])};
+  const begun = performance.now(), data = decode(raw), PAGE = 10; let at = 0, opened = null, found;
+  let f = {a: data.pair[0], b: data.pair[1], kinds: new Set([1, 2, 3, 4]), type: 0, cell: null, seen: '', language: '', gap: 0, text: '', order: 'divergence', flagged: false, flags: new Set(link.flags || [])};
   root.classList.add('mtmt'); root.setAttribute('data-lm-suppress-shortcuts', 'true');
   const [bar, over, status, list] = ['div', 'div', 'div', 'div'].map((t, i) => el(t, {class: ['controls', 'overview', 'bar', 'list'][i]}));
   const page = () => Math.floor(at/PAGE), focus = () => list.querySelector('[aria-current=true]')?.focus({preventScroll: false});
@@ -315,11 +318,12 @@ function mount(root, raw, link = {}) {
 
 # %% ../nbs/70_widgets.ipynb #be614441
 def page(
-    r:Readings # What systems say
+    r:Readings, # What systems say
+    pair:tuple[str, str]|None=None # Systems to begin with
 )->str: # HTML
     "The explorer as a self-contained page"
     plain = lambda x: base64.b64encode(x).decode() if isinstance(x, bytes) else {k: plain(v) for k, v in x.items()} if isinstance(x, dict) else [plain(v) for v in x] if isinstance(x, (list, tuple)) else x
-    data = json.dumps(plain(columns(r, neighbours=True)), ensure_ascii=True).replace('<', '\\u003c')       # so that no text can end the script element
+    data = json.dumps(plain(columns(r, pair, neighbours=True)), ensure_ascii=True).replace('<', '\\u003c')       # so that no text can end the script element
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}"><meta name="viewport" content="width=device-width"><title>{safe(r.name or 'Disagreements')}</title><style>html,body{{margin:0;height:100%}}.mtmt{{min-height:100%}}{STYLE}</style></head>
 <body><main id="app"></main><noscript>This page draws itself with a script; scripts are switched off.</noscript><script type="application/json" id="data">{data}</script><script>{SCRIPT}
@@ -327,17 +331,19 @@ mount(document.getElementById('app'), JSON.parse(document.getElementById('data')
 
 def write_page(
     r:Readings, # What systems say
-    path # File to make
+    path, # File to make
+    pair:tuple[str, str]|None=None # Systems to begin with
 ):
     "Write the explorer as a page"
-    write_atomically(path, page(r))
+    write_atomically(path, page(r, pair))
 
 def inline(
     r:Readings, # What systems say
+    pair:tuple[str, str]|None=None, # Systems to begin with
     height:int=720 # Height in pixels
 )->HTML:
     "The explorer in an executed notebook or a page of the docs, where no kernel runs"
-    return HTML(f'<iframe srcdoc="{html.escape(page(r), quote=True)}" style="width:100%;height:{height}px;border:1px solid #8b929b;border-radius:6px" title="{safe(r.name or "Disagreements")}" sandbox="allow-scripts allow-downloads"></iframe>')
+    return HTML(f'<iframe srcdoc="{html.escape(page(r, pair), quote=True)}" style="width:100%;height:{height}px;border:1px solid #8b929b;border-radius:6px" title="{safe(r.name or "Disagreements")}" sandbox="allow-scripts allow-downloads"></iframe>')
 
 # %% ../nbs/70_widgets.ipynb #c84c3d1f
 class Explorer(anywidget.AnyWidget):
@@ -357,7 +363,7 @@ export default { render({ model, el: place }) {
     _css = STYLE
     flagged = traitlets.List(traitlets.Int()).tag(sync=True)
 
-    def __init__(self, r:Readings): super().__init__(); self.readings, self.columns = r, columns(r); self.on_msg(self._answer)
+    def __init__(self, r:Readings, pair:tuple[str, str]|None=None): super().__init__(); self.readings, self.columns = r, columns(r, pair); self.on_msg(self._answer)
 
     def _answer(self, _, message, buffers):
         "Send the columns, or the neighbours of a word"

@@ -28,6 +28,13 @@ def sentences(lang, count, shift=0):
 
 def write(path, rows): path.write_text('\n'.join('\n'.join(f'{w}\t{t}' for w, t in zip(*r))+'\n' for r in rows), encoding='utf-8')
 
+@pytest.fixture(scope='session', autouse=True)
+def figures_come_out_again(tmp_path_factory):
+    "In the end: the figures of every run that the tests made, again from its stored predictions"
+    yield
+    from mtmt.compare import recompute
+    runs = [f.parent for f in tmp_path_factory.getbasetemp().rglob('run.json')]; off = {f.name: why for f in runs if (why := recompute(f))}; assert not off
+
 @pytest.fixture(scope='session')
 def tiny_encoder(tmp_path_factory):
     "Folder of a random two-layer encoder whose vocabulary covers the small corpora"
