@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from .compare import collapsed, compare, holm, interval, recompute, signature_parts, stored_counts
-from .conflicts import Readings, readings
+from .conflicts import Readings, joined, readings
 from .data import MtmtError, write_atomically
 from .runs import read_predictions, read_probabilities
 from .slices import describe
@@ -166,5 +166,7 @@ def write_report(
     link = lambda c: f'<a href="{html.escape(pages[c])}">{html.escape(c)}</a>' if c in pages else html.escape(c); cell = lambda tag, r: '<tr>'+''.join(f'<{tag}>{html.escape(c) if i else link(c)}</{tag}>' for i, c in enumerate(r))+'</tr>'
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(folder.name)}</title><style>body{{font:15px system-ui;margin:2em}}td,th{{padding:.2em .7em;text-align:right;border-bottom:1px solid #ccc}}td:nth-child(-n+2){{text-align:left}}</style><h1>{html.escape(folder.name)}</h1><p>{html.escape(note)}</p><table>{cell("th", head)}{"".join(cell("td", r) for r in cells)}</table><p>{html.escape(failed_runs(folder))}</p></html>'
     for name, content in (('report.md', text), ('report.html', page), ('report.csv', board.to_csv(index=False))): write_atomically(folder/name, content)
-    for t, path in pages.items(): (folder/path).parent.mkdir(exist_ok=True); write_page(methods_together(folder, [r for r in rows if _test(r) == t]), folder/path)
-    return [*(folder/f'report.{x}' for x in ('md', 'html', 'csv')), *(folder/p for p in pages.values())]
+    (folder/'pages').mkdir(exist_ok=True); each = {t: methods_together(folder, [r for r in rows if _test(r) == t]) for t in pages}
+    for t, r in each.items(): write_page(r, folder/pages[t])
+    if together := len({tuple(r.tags) for r in each.values()}) == 1 < len(each): write_page(joined(list(each.values()), folder.name), folder/'pages'/'all.html')
+    return [*(folder/f'report.{x}' for x in ('md', 'html', 'csv')), *(folder/p for p in pages.values()), *([folder/'pages'/'all.html'] if together else [])]
