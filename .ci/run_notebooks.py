@@ -2,7 +2,7 @@
 
 usage: run_notebooks.py [--out DIR] [NOTEBOOK ...]     (all chapters, the index and the experiment when none is named; encoders/ needs its text and is run by hand)
 DIR holds the runs of experiments: one with finished runs makes them quick; without it they go to a temporary folder."""
-import argparse, os, subprocess, sys, tempfile
+import argparse, os, re, subprocess, sys, tempfile
 from pathlib import Path
 
 import nbformat, papermill
@@ -24,7 +24,7 @@ def readme(index=ROOT/'nbs'/'index.ipynb'):
     "README.md's text: the index, with what it prints"
     nb = nbformat.read(index, 4); nb.cells = [c for c in nb.cells if '#| hide' not in c.source]
     text, _ = MarkdownExporter().from_notebook_node(nb)
-    return '<!-- made from nbs/index.ipynb by `make notebooks`; edit that -->\n\n'+text.replace('](images/', '](nbs/images/').replace('](experiments/', '](nbs/experiments/').strip()+'\n'
+    return '<!-- made from nbs/index.ipynb by `make notebooks`; edit that -->\n\n'+re.sub(r'\]\((?=images/|experiments/|tutorials/|\d\d_)', '](nbs/', text).strip()+'\n'
 
 if __name__ == '__main__':
     os.environ |= dict(TQDM_DISABLE='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false')
