@@ -153,7 +153,8 @@ def notebook_recipe(
     if not assigned: raise RecipeError('no parameter cell was run: run the cell that begins with "# Parameters" first')
     options = namespace.get('options') or {}
     if not isinstance(options, dict): raise RecipeError(f'options: {options!r} is not a mapping such as {{"weights": "ab"}}')
-    return make_recipe(**{k: namespace[k] for k in dict.fromkeys(assigned) if k != 'options'}, **options)
+    default = lambda k: type(namespace[k]) is type(d := getattr(Recipe, k, None)) and namespace[k] == d       # leaves the choice to the preset
+    return make_recipe(**{k: namespace[k] for k in dict.fromkeys(assigned) if k != 'options' and not default(k)}, **options)
 
 # %% ../nbs/60_runs.ipynb #7e5d61fd
 def source_benchmark(
