@@ -76,7 +76,7 @@ def sentence_view(
 def columns(
     r:Readings, # What systems say
     pair:tuple[str, str]|None=None, # Systems to begin with; else the first that is not gold, and the last
-    neighbours:bool=False # With the nearest words of each word; for a page without a kernel
+    neighbours:bool=False # With the nearest words of each word that some system calls an entity; for a page without a kernel
 )->dict: # Plain values and bytes
     "All that the explorer shows, as columns"
     names = list(r.said)
@@ -90,7 +90,7 @@ def columns(
         c = conflicts(r, a, b); code = lambda k: c[k].cat.codes.to_numpy(np.uint8) if len(c) else np.zeros(0, np.uint8)
         out['pairs'].append(dict(begin=c.begin.to_numpy(np.int32).tobytes(), end=c.end.to_numpy(np.int32).tobytes(), sentence=c.sentence.to_numpy(np.int32).tobytes(), kind=code('kind').tobytes(), a=code('a').tobytes(), b=code('b').tobytes(),
                                  seen=c.seen.to_numpy(np.uint8).tobytes(), divergence=c.divergence.to_numpy(np.float32).tobytes(), gap=c.gap.to_numpy(np.float32).tobytes()))
-    if neighbours and r.vectors is not None: out['near'] = nearest_words(r, range(len(r.words)))
+    if neighbours and r.vectors is not None: some = np.flatnonzero(np.any(list(r.said.values()), 0)); out['near'] = dict(zip(some.tolist(), nearest_words(r, some)))
     return out
 
 # %% ../nbs/70_widgets.ipynb #68824bb8
@@ -219,7 +219,7 @@ function near(data, list) {
 const GREEK = {alpha: ['\u03b1', 'the recognizer is sure'], beta: ['\u03b2', 'the evaluator is sure'], gamma: ['\u03b3', 'both teachers agree']};
 function why(data, i, ask) {
   const [s, w] = wordAt(data, i), lang = data.languages[data.language[s]] || null, place = el('div', {}, el('span', {class: 'dim'}, 'looking ...'));
-  const neighbours = data.near ? Promise.resolve(data.near[i]) : data.asks && ask ? ask(i) : null; neighbours?.then(list => place.replaceChildren(near(data, list)));
+  const neighbours = data.near ? (i in data.near ? Promise.resolve(data.near[i]) : null) : data.asks && ask ? ask(i) : null; neighbours?.then(list => place.replaceChildren(near(data, list)));
   return el('div', {class: 'why', role: 'region', 'aria-label': `behind ${w}`},
     data.systems.map((n, k) => el('div', {}, el('h3', {}, n), bars(data, k, i))),
     Object.keys(data.trusts).length ? el('div', {class: 'trusts'}, el('h3', {}, 'Trust in training'), Object.entries(data.trusts).map(([n, v]) => el('div', {class: 'p'}, el('span', {title: GREEK[n][1]}, `${GREEK[n][0]} ${n}`), el('span', {}, el('i', {style: `width:${(v[i]/2.55).toFixed(1)}%`})), el('span', {}, (v[i]/255).toFixed(2))))) : null,
