@@ -18,14 +18,13 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from .benchmarks import load_labelled
+from .benchmarks import find_folder, load_labelled
 from .data import DataError, MtmtError, Schema, tag_names, unlabelled
 from .losses import alpha, beta, draw_pairs, gamma, type_probabilities, word_gamma
 from .pool import pooled, pooled_similarity
-from .runs import Materials, Recipe, Workshop, annotations, likeness, load_materials, make_recipe
+from .runs import Workshop, annotations, likeness, load_materials, make_recipe
 from .student import Distillation
 from .teachers import Annotations, load_evaluator, load_recognizer, pair_generator, word_classes
-from .training import TrainSettings
 
 # %% ../nbs/68_conflicts.ipynb #97c60845
 @dataclass
@@ -181,13 +180,13 @@ def nearest_words(
 
 # %% ../nbs/68_conflicts.ipynb #d4b03a94
 def readings_of(
-    folder, # Folder of a run
+    folder, # Folder of a run, as given or relative to the project
     split:str='test', # test, or train: the raw text that the student learned from
     data_dir:str='', # Folder of the benchmark files, where the benchmark needs one
     limit:int=0 # The first sentences only; 0 for all
 )->Readings: # gold (where there is any), each teacher's recognizer, what they say together, the student
     "What the systems of a run say of a text, why, and how far each word was trusted"
-    folder = Path(folder).resolve(); r, m, found = _run_parts(folder, data_dir)
+    folder = find_folder(folder).resolve(); r, m, found = _run_parts(folder, data_dir)
     try: gold = load_labelled(r.benchmark, r.target, split, m.schema, r.data_dir, r.problems)[0]
     except DataError: gold = None                       # raw text only
     if gold is None and split == 'test': raise MtmtError(f'{folder}: no labelled test text of {r.target} in {r.data_dir!r}')

@@ -158,7 +158,7 @@ def write_report(
     baseline:str='direct' # Method that the others are compared with
 )->list[Path]: # report.md, report.html, report.csv, and a page for each test
     "Write the leaderboard of a folder in three forms, and the explorer of each test"
-    board = leaderboard(folder, baseline); folder = Path(folder); lines = []
+    board = leaderboard(folder, baseline); folder = Path(folder)
     show = lambda k, v: '' if v is None or v != v else f'{v:.3f}' if k == 'p' else f'{v:.2f}' if k == 'aso' else f'{v:+.1f}' if k == 'difference' else f'{v:.1f}' if isinstance(v, float) else str(v)
     cells = [[show(k, v) for k, v in zip(board.columns, r)] for r in board.itertuples(index=False)]; head = list(board.columns); rows = finished(folder); pages = {t: f'pages/{t.replace(" ", "-")}.html' for t in map(_test, rows)}
     note = f'Entity F1 in percent, conlleval mode. low, high: 95 % interval over test sentences. difference, p (paired randomisation over sentences, Holm over targets) and aso (bound of almost stochastic order over seeds): against {baseline}.'
