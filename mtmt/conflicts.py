@@ -153,7 +153,7 @@ def trusts(
     for step, i in enumerate(range(0, len(lengths), batch)):
         at = slice(int(ends[i]-lengths[i]), int(ends[min(i+batch, len(lengths))-1])); pairs = draw_pairs(word_classes(p[at].argmax(-1), schema, how.same_class), how.pairs, pair_generator(seed, step), how.pair_balance != 'none', how.oo_share)
         if not len(pairs): continue
-        s = pooled_similarity(vectors[at], None if said.weights is None else said.weights[at], pairs, how.similarity_map)
+        s = pooled_similarity(vectors[at], None if said.weights is None else said.weights[at], pairs, how.similarity_map, said.calibration)
         b[at], g[at] = word_gamma(beta(s), pairs, len(p[at])), word_gamma(gamma(agree[at][pairs[:, 0]], agree[at][pairs[:, 1]], s, how.agreement_map), pairs, len(p[at]))
     return out | dict(beta=b.numpy(), gamma=g.numpy())
 

@@ -44,10 +44,12 @@ def pooled_similarity(
     vectors:Tensor, # Each evaluator's vector of each word, (N, K, d)
     w:Tensor|None, # Weights, (N, K); equal when left out
     pairs:Tensor, # Words of each pair, (P, 2)
-    kind:str='sigmoid' # Map of the cosine: sigmoid or half
+    kind:str='sigmoid', # Map of the cosine: sigmoid or half
+    calibration:Tensor|None=None # Slope and shift of each evaluator, (K, 2)
 )->Tensor: # (P,)
     "What the evaluators say of each pair, as one"
     e = vectors.float(); s = similarity(F.cosine_similarity(e[pairs[:, 0]], e[pairs[:, 1]], dim=-1), kind)
+    if calibration is not None: a, b = calibration.to(s).T; s = (a*s.logit()+b).sigmoid()
     w = e.new_ones(e.shape[:2]) if w is None else w
     return mix(s.T.unsqueeze(-1), pair_weights(w.T, pairs)).squeeze(-1)
 
@@ -218,6 +220,7 @@ class Pooling:
     language_gamma:float=.01 # Weight of its penalty
     language_penalty:str='feature' # feature (released) or language
     reliability_use:str='weights' # weights, or posterior: EM's belief is the teacher
+    calibrate_similarity:bool=False # Put evaluators on one scale, by pairs of their sources' dev sets
 
 def language_weights(
     how:Pooling, # Options
@@ -282,12 +285,13 @@ def pooled(
     said:Sequence[Annotations], # What each teacher says, in the order of the sources
     how:Pooling=Pooling(), # Options
     languages:Tensor|None=None # Weights of the sources for each word, (K, N)
-)->Annotations: # probabilities (N, C), vectors (N, K, d), weights (N, K)
+)->Annotations: # probabilities (N, C), vectors (N, K, d), weights (N, K), calibration (K, 2)
     "One teacher from several"
     belief, w = combined(torch.stack([a.probabilities.float() for a in said]), how, languages)
     has = [k for k, a in enumerate(said) if a.vectors is not None]       # predictions of another system come without an evaluator
     vectors = torch.stack([said[k].vectors for k in has], 1) if has else None
-    return Annotations(belief.half(), vectors, w[has].T.float().contiguous() if has else None)
+    scale = torch.stack([said[k].calibration for k in has]) if has and said[has[0]].calibration is not None else None
+    return Annotations(belief.half(), vectors, w[has].T.float().contiguous() if has else None, scale)
 
 # %% ../nbs/30_pool.ipynb #51fa5e4d
 def columns_of(

@@ -35,7 +35,7 @@ from .pool import LanguageWeights, Pooling, TeacherPool, columns_of, combined, e
 from .prototypes import Prototypes, aligned
 from .selection import Refinement, language_score, least_foreign, neighbour_weights, neighbours_alike
 from .student import Distillation, distil
-from .teachers import Annotations, Recognizer, annotate, flat, load_evaluator, load_recognizer, train_evaluator, train_recognizer
+from .teachers import Annotations, Recognizer, annotate, calibration, flat, load_evaluator, load_recognizer, train_evaluator, train_recognizer
 from .training import TrainSettings, has_bf16, processes, read_words_with, told
 
 # %% ../nbs/60_runs.ipynb #fa162652
@@ -130,6 +130,7 @@ def _conflicts(r):
     if r.teacher_weights == 'language' and r.others: bad.append('teacher_weights="language" has no weight for other systems; use uniform, entropy, agreement or reliability')
     if wrong := [x for x in r.other_labels if '=' not in x]: bad.append(f'other_labels: {", ".join(wrong)}; each is THEIRS=OURS, such as PERSON=PER')
     if r.teacher_weights != 'uniform' and not r.teacher_per_source and not r.others: bad.append(f'teacher_weights={r.teacher_weights!r} needs teacher_per_source=True: one pot of labels makes one teacher')
+    if r.calibrate_similarity and ('similarity' not in r.tasks or r.select != 'source-dev'): bad.append('calibrate_similarity=True needs the similarity task, and select="source-dev": it is fitted on dev sets of the sources')
     if not r.teacher_cache and (r.teacher_per_source or r.others or r.rounds > 1 or r.keep_share < 1 or r.knn_reliability): bad.append('teacher_cache=False asks one teacher of each task at every step: not with teacher_per_source, others, rounds, keep_share or knn_reliability')
     if r.target in r.sources: bad.append(f'target: {r.target!r} is also a source; a target has no labels')
     try: benchmark(r.benchmark); r.source_benchmark and benchmark(r.source_benchmark)
@@ -304,6 +305,7 @@ def annotations(
         mine = {task: x for (task, langs), x in found.items() if langs == g}; path = shop.folder/'annotations'/f'{shop.r.target}-{key(text=content_hash(m.target), teachers=[name for name, _ in mine.values()])}.safetensors'
         shop.say(f'{shop.r.target}: {"annotations used again" if path.exists() else "the teachers read"} {len(text):,} sentences')
         said = annotate(text, *(mine.get(t, (None, None))[1] for t in ('recognition', 'similarity')), path)
+        if shop.r.calibrate_similarity: said = replace(said, calibration=calibration(mine['similarity'][1], m.dev(g), shop.r.same_class)); shop.say(f'similarities of {"+".join(g)}: slope {said.calibration[0]:.2f}, shift {said.calibration[1]:.2f}')
         out.append(replace(said, probabilities=columns_of(said.probabilities, mine['recognition'][1].tags, m.schema.tags, who=f'the recognizer of {"+".join(g)}')))
     return out+[_other(shop, p) for p in shop.r.others]
 
@@ -407,7 +409,7 @@ def _chosen(r, m, shop, found, said):
         if r.keep_share < 1: foreign.append(language_score(read(take(m.train(langs), 2000)['tokens'])[0], h, lengths, seed=r.seed))
     keep = least_foreign(torch.stack(foreign).mean(0), r.keep_share) if foreign else torch.arange(len(lengths)); rows = torch.isin(torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)), keep)
     if foreign: shop.say(f'{len(keep):,} of {len(lengths):,} sentences kept')
-    said = Annotations(*(x if x is None else x[rows] for x in (said.probabilities, said.vectors, said.weights)))
+    said = replace(said, **{k: getattr(said, k)[rows] for k in ('probabilities', 'vectors', 'weights') if getattr(said, k) is not None})
     return m.target.select(keep.tolist()), said, torch.stack(trust).mean(0)[rows] if trust else None
 
 # %% ../nbs/60_runs.ipynb #05ff551d

@@ -65,7 +65,8 @@ def student_objective(
     seed:int, # Seed of the pair sampler
     live:tuple[Recognizer, Evaluator|None]|None=None, # Teachers to ask at every step instead of annotations
     encoder:WordEncoder|None=None, # The student's encoder, which keeps the prototypes; for self_training
-    steps:int=1 # Steps of the whole training; for self_training
+    steps:int=1, # Steps of the whole training; for self_training
+    calibration:Tensor|None=None # Slope and shift of each evaluator, (K, 2)
 )->Callable:
     "The loss of a student on a batch of the target's words"
     type_of = torch.from_numpy(schema.type_of)
@@ -75,7 +76,7 @@ def student_objective(
         if 'similarity' in how.tasks:
             tags = batch['gold'] if how.pair_balance == 'gold' else p.argmax(-1)
             drawn = batch['pairs'] if 'pairs' in batch else draw_pairs(word_classes(tags, schema, how.same_class), how.pairs, pair_generator(seed, step), how.pair_balance != 'none', how.oo_share).to(h.device)
-            if len(drawn): r, s = similarity(pair_cosine(h, drawn), how.similarity_map), pooled_similarity(e, batch.get('weights'), drawn, how.similarity_map)
+            if len(drawn): r, s = similarity(pair_cosine(h, drawn), how.similarity_map), pooled_similarity(e, batch.get('weights'), drawn, how.similarity_map, calibration)
         agree = type_probabilities(p, kind) if how.same_class == 'type' else None
         parts = mtmt_loss(q, p, r, s, drawn, how.weights, how.similarity_weight, how.ner_reduction, how.ner_words if len(drawn) else 'all', how.agreement_map, how.agreement_scope, agree, batch.get('trust'))
         if how.self_training: own = self_training_step(encoder.prototypes, h, q, p, kind, how, step/steps); parts |= dict(loss=parts['loss']+how.self_training*own, self_training=own)
@@ -115,7 +116,7 @@ def distil(
     rows = {k: v for k, v in rows.items() if v is not None}
     data = _student_data(target['tokens'], student.tokenizer, settings, how, schema, rows)
     if how.self_training: student.encoder.register_buffer('prototypes', torch.zeros(len(schema.types)+1, model.config.hidden_size))
-    log = train(student.encoder, data, student_objective(how, schema, settings.seed, live, student.encoder, settings.steps(len(data))), settings, f'{folder}.checkpoints', dev and (lambda: dev_scores(student, dev)), 'student')
+    log = train(student.encoder, data, student_objective(how, schema, settings.seed, live, student.encoder, settings.steps(len(data)), said.calibration), settings, f'{folder}.checkpoints', dev and (lambda: dev_scores(student, dev)), 'student')
     save_folder(folder, student, task='student', log=log)
     return student
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Recognizer', 'Evaluator', 'save_folder', 'read_about', 'load_recognizer', 'load_evaluator', 'flat', 'supervised',
            'train_recognizer', 'dev_scores', 'word_classes', 'pair_generator', 'pair_f1', 'train_evaluator',
-           'Annotations', 'annotate']
+           'calibration', 'Annotations', 'annotate']
 
 # %% ../nbs/20_teachers.ipynb #83c11d8f
 import json, os, shutil
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
+from sklearn.linear_model import LogisticRegression
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -214,6 +215,21 @@ def train_evaluator(
     save_folder(folder, teacher, task='evaluator', log=log)
     return teacher
 
+# %% ../nbs/20_teachers.ipynb #222d57f6
+def calibration(
+    evaluator:Evaluator, # A trained evaluator
+    dev:Dataset, # Labelled text of its source that it did not learn from
+    same_class:str='tag', # tag or type
+    pairs:int=20000 # Pairs to draw
+)->Tensor: # (2,): slope and shift of the similarity's logit; 1 and 0 where the text has one class only
+    "What makes an evaluator's similarities probabilities of `same class` (Platt scaling)"
+    classes = word_classes(flat(dev['ner_tags']), schema_of(dev), same_class); drawn = draw_pairs(classes, pairs, torch.Generator().manual_seed(0))
+    if not len(drawn): return torch.tensor([1., 0.])
+    logits = similarity(pair_cosine(evaluator.vectors(dev['tokens'], 'evaluator reads the dev set'), drawn), evaluator.similarity_map).logit()
+    same = classes[drawn[:, 0]] == classes[drawn[:, 1]]
+    fit = LogisticRegression().fit(logits[:, None].numpy(), same.numpy())      # its mild penalty keeps the slope finite where pairs part perfectly
+    return torch.tensor([fit.coef_[0, 0], fit.intercept_[0]], dtype=torch.float)
+
 # %% ../nbs/20_teachers.ipynb #fabc9a94
 @dataclass
 class Annotations:
@@ -221,6 +237,7 @@ class Annotations:
     probabilities:Tensor # (N, C)
     vectors:Tensor|None=None # (N, d), where an evaluator was asked; (N, K, d) from several
     weights:Tensor|None=None # (N, K): how much each of several evaluators counts; equal when left out
+    calibration:Tensor|None=None # (2,), or (K, 2) of several evaluators: slope and shift of the similarity's logit
 
 def annotate(
     tokens:Sequence[Sequence[str]], # Words of each sentence of the target

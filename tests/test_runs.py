@@ -21,10 +21,10 @@ def weights(out, result):
     folder = out/result['run']/'model' if (out/result['run']/'model').exists() else out/'teachers'/result['teachers']['recognizer']
     return load_file(folder/'model.safetensors')
 
-@pytest.mark.parametrize('method', METHODS)
-def test_shuffled_target_labels_change_no_bit(small_files, tmp_path, tiny_encoder, method):
+@pytest.mark.parametrize('method, more', [*((m, {}) for m in METHODS), ('mtmt-multi', dict(calibrate_similarity=True, sources='en,de'))])
+def test_shuffled_target_labels_change_no_bit(small_files, tmp_path, tiny_encoder, method, more):
     "Train and dev labels of the target are scrambled, the test's too: the weights are equal bit by bit"
-    option = dict(learning_rate=3e-3)       # so that some tags are right and the scores can differ
+    option = dict(learning_rate=3e-3, **more)       # so that some tags are right and the scores can differ
     if method == 'mtmt-released': option |= dict(select='source-dev', pair_balance='pseudo')     # its two options that look at target labels, refused by default
     first = run(recipe(small_files, tmp_path/'a', tiny_encoder, method, **option)); rng = random.Random(0)
     for split in ('train', 'dev', 'test'):
@@ -46,7 +46,7 @@ def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_
     (small_files/'sw.test.conll').write_text((small_files/'sw.test.conll').read_text().replace('Kano', 'Oslo'))
     assert run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'))['run'] != first['run']      # other data, other run
 
-@pytest.mark.parametrize('option', [dict(similarity_map='half', agreement_map='cosine'), dict(same_class='type'), dict(ner_words='pair', agreement_scope='pair'), dict(pairs_from='corpus', corpus_pairs=60), dict(pair_balance='none'),
+@pytest.mark.parametrize('option', [dict(similarity_map='half', agreement_map='cosine'), dict(calibrate_similarity=True), dict(same_class='type'), dict(ner_words='pair', agreement_scope='pair'), dict(pairs_from='corpus', corpus_pairs=60), dict(pair_balance='none'),
                                     dict(teacher_cache=False), dict(knn_reliability=True), dict(keep_share=.6), dict(rounds=2), dict(self_training=.5), dict(alignment=.1, alignment_start=0.), dict(head_lr_ratio=.001), dict(attention_mask=False), dict(select='last'), dict(decode='bio'), dict(freeze_layers=1), dict(weights='bg'), dict(agreement_scope='none')])
 def test_every_option_makes_a_difference_and_none_breaks(small_files, tmp_path, tiny_encoder, option):
     base, other = (run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **o)) for o in ({}, option))
@@ -55,11 +55,11 @@ def test_every_option_makes_a_difference_and_none_breaks(small_files, tmp_path, 
         a, b = weights(tmp_path, base), weights(tmp_path, other); assert any(not torch.equal(a[k], b[k]) for k in a)
 
 @pytest.mark.parametrize('option', [dict(teacher_weights='uniform'), *(dict(teacher_weights=k) for k in ('entropy', 'agreement', 'reliability')), *(dict(language_similarity=k) for k in ('cosine', 'l1', 'l2')),
-                                    dict(language_level='sentence'), dict(language_temperature='std'), dict(language_penalty='language')])
+                                    dict(language_level='sentence'), dict(language_temperature='std'), dict(language_penalty='language'), dict(calibrate_similarity=True)])
 def test_teachers_that_are_the_same_are_one(small_files, tmp_path, tiny_encoder, option):
     "A copy of English under another name makes a second teacher that says the same: the student is, bit by bit, that of one teacher"
     for split in ('train', 'dev'): (small_files/f'xx.{split}.conll').write_text((small_files/f'en.{split}.conll').read_text())
-    one = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', weights='abg')); two = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources='en,xx', **option))
+    one = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', calibrate_similarity='calibrate_similarity' in option)); two = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources='en,xx', **option))
     a, b = weights(tmp_path, one), weights(tmp_path, two); assert all(torch.equal(a[k], b[k]) for k in a) and one['run'] != two['run']
 
 def test_the_order_of_sources_does_not_matter(small_files, tmp_path, tiny_encoder):
