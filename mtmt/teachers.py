@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -179,13 +180,14 @@ def pair_f1(
     vectors:Tensor, # Vectors of words, (N, d)
     classes:Tensor, # Their classes, (N,)
     n:int=20000 # Pairs to draw
-)->dict: # f1 of "same class" at similarity 0.5, share of pairs right
+)->dict: # f1 of "same class" at similarity 0.5, share of pairs right; entity_auc: area under the ROC curve among pairs of entity words, where there are both kinds
     "How well cosines tell words of one class from others"
     pairs = draw_pairs(classes, n, torch.Generator().manual_seed(0))
     if not len(pairs): return dict(f1=0., accuracy=0.)
-    says, truth = pair_cosine(vectors, pairs) >= 0, classes[pairs[:, 0]] == classes[pairs[:, 1]]
-    hit = (says & truth).sum().item()
-    return dict(f1=2*hit/max((says.sum()+truth.sum()).item(), 1), accuracy=(says == truth).float().mean().item())
+    cos, truth = pair_cosine(vectors, pairs), classes[pairs[:, 0]] == classes[pairs[:, 1]]; says = cos >= 0
+    hit = (says & truth).sum().item(); out = dict(f1=2*hit/max((says.sum()+truth.sum()).item(), 1), accuracy=(says == truth).float().mean().item())
+    entities = (classes[pairs] > 0).all(1)
+    return out | (dict(entity_auc=float(roc_auc_score(truth[entities], cos[entities]))) if len(truth[entities].unique()) == 2 else {})
 
 # %% ../nbs/20_teachers.ipynb #2632ec48
 def train_evaluator(
