@@ -223,12 +223,12 @@ def calibration(
     dev:Dataset, # Labelled text of its source that it did not learn from
     same_class:str='tag', # tag or type
     pairs:int=20000 # Pairs to draw
-)->Tensor: # (2,): slope and shift of the similarity's logit; 1 and 0 where the text has one class only
+)->Tensor: # (2,): slope and shift of the similarity's logit; 1 and 0 where the text has not both kinds of pairs
     "What makes an evaluator's similarities probabilities of `same class` (Platt scaling)"
     classes = word_classes(flat(dev['ner_tags']), schema_of(dev), same_class); drawn = draw_pairs(classes, pairs, torch.Generator().manual_seed(0))
-    if not len(drawn): return torch.tensor([1., 0.])
-    logits = similarity(pair_cosine(evaluator.vectors(dev['tokens'], 'evaluator reads the dev set'), drawn), evaluator.similarity_map).logit()
     same = classes[drawn[:, 0]] == classes[drawn[:, 1]]
+    if len(same.unique()) < 2: return torch.tensor([1., 0.])
+    logits = similarity(pair_cosine(evaluator.vectors(dev['tokens'], 'evaluator reads the dev set'), drawn), evaluator.similarity_map).logit()
     fit = LogisticRegression().fit(logits[:, None].numpy(), same.numpy())      # its mild penalty keeps the slope finite where pairs part perfectly
     return torch.tensor([fit.coef_[0, 0], fit.intercept_[0]], dtype=torch.float)
 
