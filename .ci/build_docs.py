@@ -1,6 +1,7 @@
-"""Build the site in _docs/: with Quarto where it is installed, else offline with nbdev's own processing, a small adapter and Sphinx (myst-nb, furo).
+"""Build the site in _docs/.
 
-One navigation for both, read from _quarto.yml. Nothing in the built pages is asked of another host: formulas become MathML while building, charts are SVG."""
+With Quarto where it is installed, else offline: nbdev's own processing, a small adapter and Sphinx (myst-nb, furo). One navigation
+for both, read from _quarto.yml. Nothing in the built pages is asked of another host: formulas become MathML, charts are SVG."""
 import re, shutil, subprocess, sys
 from pathlib import Path
 
@@ -20,7 +21,8 @@ exclude_patterns = []
 def visit(self, node):
     from latex2mathml.converter import convert
     block = node.tagname == 'math_block'
-    self.body.append(('<div class="math">' if block else '')+convert(node.astext(), display='block' if block else 'inline')+('</div>' if block else ''))
+    formula = convert(node.astext(), display='block' if block else 'inline')
+    self.body.append(f'<div class="math">{formula}</div>' if block else formula)
     from docutils.nodes import SkipNode
     raise SkipNode
 def setup(app): app.add_html_math_renderer('mathml', (visit, None), (visit, None))
@@ -37,7 +39,8 @@ def plain(cell):
         md = re.sub(r'^---\s*\n', '', md.strip())
         md = re.sub(r'^\[source\]\(([^)]*)\)\{[^}]*\}', r'[source](\1)', md, flags=re.M)
         md = re.sub(r'(\[source\]\([^)]*\))\{[^}]*\}', r'\1', md)
-        return nbformat.v4.new_markdown_cell(re.sub(r'^(\[source\]\([^)]*\))\s*\n+(#+ .*)$', r'\2\n\n\1', md, flags=re.M))      # the name first, then where it is
+        # the name first, then where it is
+        return nbformat.v4.new_markdown_cell(re.sub(r'^(\[source\]\([^)]*\))\s*\n+(#+ .*)$', r'\2\n\n\1', md, flags=re.M))
     cell.source = re.sub(r'^\s*#\|.*\n?', '', cell.source, flags=re.M)
     cell.outputs = [o for o in cell.outputs if not (o.get('name') == 'stderr')]
     return cell if cell.source.strip() or cell.outputs else None
@@ -49,19 +52,22 @@ def page(path, out):
     cells = [c for c in map(plain, nb.cells) if c is not None]
     if front.get('title'): cells.insert(0, nbformat.v4.new_markdown_cell(f'# {front["title"]}\n\n*{front.get("description", "")}*'))
     for c in cells: c.metadata = {}
-    new = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=nb.metadata.get('kernelspec', {}), language_info=dict(name='python')))
+    new = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=nb.metadata.get('kernelspec', {}),
+        language_info=dict(name='python')))
     out.parent.mkdir(parents=True, exist_ok=True); nbformat.validate(new); nbformat.write(new, out)
 
 def toctrees(contents):
     "The sidebar of _quarto.yml as Sphinx's trees"
     loose, parts = [c for c in contents if isinstance(c, str) and c != 'index.ipynb'], []
     for s in ([dict(section='', contents=loose)] if loose else [])+[c for c in contents if not isinstance(c, str)]:
-        parts.append(':::{toctree}\n:hidden:\n:maxdepth: 1\n'+(f':caption: {s["section"]}\n' if s['section'] else '')+'\n'+'\n'.join(c.removesuffix('.ipynb') for c in s['contents'])+'\n:::')
+        parts.append(':::{toctree}\n:hidden:\n:maxdepth: 1\n'+(f':caption: {s["section"]}\n' if s['section'] else '')+'\n'
+            +'\n'.join(c.removesuffix('.ipynb') for c in s['contents'])+'\n:::')
     return '\n\n'.join(parts)
 
 def process():
     "nbdev's processed notebooks, in _proc/ (a process of its own: it starts workers)"
-    code = 'from nbdev.quarto import refresh_quarto_yml\nfrom nbdev.serve import proc_nbs\nif __name__ == "__main__":\n    refresh_quarto_yml(); proc_nbs(n_workers=0, force=True)\n'
+    code = ('from nbdev.quarto import refresh_quarto_yml\nfrom nbdev.serve import proc_nbs\n'
+        'if __name__ == "__main__":\n    refresh_quarto_yml(); proc_nbs(n_workers=0, force=True)\n')
     subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 
 def main():
@@ -70,7 +76,9 @@ def main():
     process(); work = ROOT/'build'/'docs'; shutil.rmtree(work, ignore_errors=True); work.mkdir(parents=True)
     contents = yaml.safe_load((ROOT/'_quarto.yml').read_text())['website']['sidebar']['contents']
     for name in [c for s in contents for c in ([s] if isinstance(s, str) else s['contents'])]: page(ROOT/'_proc'/name, work/name)
-    index = nbformat.read(work/'index.ipynb', 4); index.cells.append(nbformat.v4.new_markdown_cell(toctrees(contents))); nbformat.write(index, work/'index.ipynb')
+    index = nbformat.read(work/'index.ipynb', 4)
+    index.cells.append(nbformat.v4.new_markdown_cell(toctrees(contents)))
+    nbformat.write(index, work/'index.ipynb')
     if (ROOT/'nbs'/'images').is_dir(): shutil.copytree(ROOT/'nbs'/'images', work/'images')
     (work/'conf.py').write_text(CONF); built = ROOT/'build'/'html'; shutil.rmtree(built, ignore_errors=True)
     subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-b', 'html', str(work), str(built)], check=True)

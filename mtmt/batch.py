@@ -56,7 +56,8 @@ def done_before(
 )->dict|None: # Its run.json
     "What an executed notebook gave, if it is done"
     if not notebook_done(out, parameters): return None
-    found = [o['data']['application/json'] for c in json.loads(Path(out).read_text())['cells'] for o in c.get('outputs', []) if 'application/json' in o.get('data', {})]
+    found = [o['data']['application/json'] for c in json.loads(Path(out).read_text())['cells']
+        for o in c.get('outputs', []) if 'application/json' in o.get('data', {})]
     try: return json.loads((out_folder(make_recipe(**parameters))/found[-1]['run']/'run.json').read_text())
     except (OSError, IndexError): return None
 
@@ -71,13 +72,16 @@ def watched(
 )->subprocess.CompletedProcess:
     "Run a Python module in a process that ends when this one does"
     r, w = os.pipe()
-    try: return subprocess.run([sys.executable, '-c', _WATCHED, *command], stdin=r, capture_output=True, text=True, env=os.environ | environment)
+    try:
+        return subprocess.run([sys.executable, '-c', _WATCHED, *command], stdin=r, capture_output=True, text=True,
+            env=os.environ | environment)
     finally: os.close(r); os.close(w)
 
 # %% ../nbs/80_batch.ipynb #424c3d9e
 def _log(out, state, where):
     "A line for a start or an end"
-    with open(Path(out).parent/'log.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(dict(time=round(time.time(), 1), run=Path(out).stem, state=state, where=where or platform.node()))+'\n')
+    with open(Path(out).parent/'log.jsonl', 'a', encoding='utf-8') as f:
+        f.write(json.dumps(dict(time=round(time.time(), 1), run=Path(out).stem, state=state, where=where or platform.node()))+'\n')
 
 def run_notebook(
     parameters:dict, # Names and values of a `Recipe`
@@ -86,15 +90,20 @@ def run_notebook(
     where:str='' # Where this is, for the log; the machine's name when left out
 )->dict: # The run's summary
     "Execute the experiment notebook in a process of its own, unless that is done, and return its run.json"
-    recipe, out, source = make_recipe(**parameters), Path(out), project_root()/'nbs'/'experiments'/'distill.ipynb'; sign, start = out.with_suffix('.failed.json'), time.time()
+    recipe, out, source = make_recipe(**parameters), Path(out), project_root()/'nbs'/'experiments'/'distill.ipynb'
+    sign, start = out.with_suffix('.failed.json'), time.time()
     if not source.is_file(): raise MtmtError(f'{source}: the experiment notebook is not here; batches run from a clone of the project')
     if not (about := done_before(parameters, out)):
         out.parent.mkdir(parents=True, exist_ok=True); out.unlink(missing_ok=True); _log(out, 'started', where)
-        done = watched(['papermill', source, out, '-k', 'python3', '--cwd', project_root(), '--no-progress-bar', '-y', json.dumps(parameters)], **({'OMP_NUM_THREADS': str(threads)} if threads else {}))
+        done = watched(['papermill', source, out, '-k', 'python3', '--cwd', project_root(), '--no-progress-bar', '-y',
+            json.dumps(parameters)], **({'OMP_NUM_THREADS': str(threads)} if threads else {}))
         about = None if done.returncode else done_before(parameters, out); _log(out, 'done' if about else 'failed', where)
         if not about:
-            why = failure(out) or done.stderr.strip().split('\n')[-1] or 'papermill failed'; error, _, message = why.partition(': ') if ': ' in why else ('papermill', '', why)
-            write_atomically(sign, json.dumps(dict(status='failed', run=out.stem, error=error, message=message, seconds=round(time.time()-start, 1), notebook=f'{out.parent.name}/{out.name}', recipe=asdict(recipe) | dict(out_dir='', data_dir='')), indent=1, ensure_ascii=False)+'\n')
+            why = failure(out) or done.stderr.strip().split('\n')[-1] or 'papermill failed'
+            error, _, message = why.partition(': ') if ': ' in why else ('papermill', '', why)
+            write_atomically(sign, json.dumps(dict(status='failed', run=out.stem, error=error, message=message,
+                seconds=round(time.time()-start, 1), notebook=f'{out.parent.name}/{out.name}',
+                recipe=asdict(recipe) | dict(out_dir='', data_dir='')), indent=1, ensure_ascii=False)+'\n')
             raise MtmtError(why)
     sign.unlink(missing_ok=True)
     return about
@@ -145,7 +154,8 @@ def ray_engine(
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0'); ours = not ray.is_initialized()
     try:
         if ours: ray.init(address=address or None, log_to_driver=False, logging_level='ERROR', include_dashboard=None if address else False)
-        task = ray.remote(num_cpus=1, num_gpus=int(ray.cluster_resources().get('GPU', 0) > 0), max_retries=3)(do); left, at = list(jobs.items()), {}
+        task = ray.remote(num_cpus=1, num_gpus=int(ray.cluster_resources().get('GPU', 0) > 0), max_retries=3)(do)
+        left, at = list(jobs.items()), {}
         while left or at:
             while left and len(at) < (workers or len(jobs)): name, job = left.pop(0); at[task.remote(*job, 1)] = name
             for ref in ray.wait(list(at))[0]:
@@ -168,13 +178,15 @@ def time_left(
     if not took: return None
     return sum(max(mean(took.get(m) or sum(took.values(), []))-so_far, 0) for m, so_far in left)/max(min(n, len(left)), 1)
 
-def _span(seconds): return f'{max(seconds, 0):.0f} s' if seconds < 100 else f'{seconds/60:.0f} min' if seconds < 6000 else f'{seconds/3600:.1f} h'
+def _span(seconds):
+    return f'{max(seconds, 0):.0f} s' if seconds < 100 else f'{seconds/60:.0f} min' if seconds < 6000 else f'{seconds/3600:.1f} h'
 
 # %% ../nbs/80_batch.ipynb #39b06d03
 class _Board:
     "What is known of each run: a live table on a terminal, lines elsewhere"
     def __init__(self, methods:dict[str, str], log:Path, n:int, console:Console|None=None):
-        self.methods, self.log, self.n, self.begin, self.said, self.took, self.console = methods, log, n, time.time(), {}, defaultdict(list), console or Console()
+        self.methods, self.log, self.n, self.begin = methods, log, n, time.time()
+        self.said, self.took, self.console = {}, defaultdict(list), console or Console()
         self.live = Live(get_renderable=self.table, console=self.console, refresh_per_second=1) if self.console.is_terminal else None
         self.bar = None if self.live else tqdm(total=len(methods), unit='run', desc=f'{n} at a time')
     def __enter__(self):
@@ -195,17 +207,24 @@ class _Board:
 
     def table(self)->Table:
         "The table as it is now"
-        now, at = time.time(), {k: v for k, v in self.started().items() if k not in self.said}; left = [k for k in self.methods if k not in self.said]
-        seconds = time_left(self.took, [(self.methods[k], now-at[k][0] if k in at else 0) for k in left], self.n); failed = [k for k, s in self.said.items() if s == 'failed']
-        rows = [(k, 'failed') for k in failed]+[(k, f'running for {_span(now-t)}, {where}') for k, (t, where) in at.items()]+[(k, s) for k, s in reversed(self.said.items()) if s != 'failed']+[(k, 'waiting') for k in left if k not in at]
-        room = max(self.console.height-8, 5); out = Table(min_width=60, caption=f'{len(self.said)} of {len(self.methods)} done'+(f', {len(failed)} of them failed' if failed else '')+('' if seconds is None or not left else f'; about {_span(seconds)} left'))
+        now, at = time.time(), {k: v for k, v in self.started().items() if k not in self.said}
+        left = [k for k in self.methods if k not in self.said]
+        seconds = time_left(self.took, [(self.methods[k], now-at[k][0] if k in at else 0) for k in left], self.n)
+        failed = [k for k, s in self.said.items() if s == 'failed']
+        rows = [(k, 'failed') for k in failed]+[(k, f'running for {_span(now-t)}, {where}') for k, (t, where) in at.items()]
+        rows += [(k, s) for k, s in reversed(self.said.items()) if s != 'failed']+[(k, 'waiting') for k in left if k not in at]
+        room = max(self.console.height-8, 5)
+        out = Table(min_width=60, caption=f'{len(self.said)} of {len(self.methods)} done'
+            +(f', {len(failed)} of them failed' if failed else '')
+            +('' if seconds is None or not left else f'; about {_span(seconds)} left'))
         out.add_column('run'); out.add_column('state')
         for row in rows[:room]: out.add_row(*row)
         if len(rows) > room: out.add_row(f'... {len(rows)-room} more', '')
         return out
 
-# %% ../nbs/80_batch.ipynb #a179e3ae
-SUMMARY = ('benchmark', 'sources', 'target', 'method', 'encoder', 'seed', 'precision', 'recall', 'f1', 'strict_f1', 'signature', 'seconds', 'run')
+# %% ../nbs/80_batch.ipynb #682ecde0
+SUMMARY = ('benchmark', 'sources', 'target', 'method', 'encoder', 'seed', 'precision', 'recall', 'f1', 'strict_f1', 'signature', 'seconds',
+    'run')
 
 def run_batch(
     targets:Sequence[str], # Target languages
@@ -218,8 +237,10 @@ def run_batch(
     **common # Other parameters of a `Recipe`, the same for all runs
 )->list[dict]: # A summary of each run
     "Run targets x methods x seeds"
-    return run_jobs([dict(target=t, method=m, seed=s, out_dir=out_dir, **common) for s, t, m in itertools.product(seeds, targets, methods)], workers, engine, address)
+    return run_jobs([dict(target=t, method=m, seed=s, out_dir=out_dir, **common) for s, t, m in itertools.product(seeds, targets, methods)],
+        workers, engine, address)
 
+# %% ../nbs/80_batch.ipynb #8c3d396f
 def run_jobs(
     parameters:Sequence[dict], # Parameters of each run, all with the same out_dir
     workers:int=0, # Runs at a time; 0: the engine's choice
@@ -227,17 +248,26 @@ def run_jobs(
     address:str='' # Of a Ray cluster
 )->list[dict]: # A summary of each run
     "Execute the experiment notebook for each; writes summary.json and one executed notebook a run"
-    if engine not in ENGINES: raise MtmtError(f'engine: {engine!r} is not a choice; there are {", ".join(ENGINES)}.'+did_you_mean(engine, ENGINES))
+    if engine not in ENGINES:
+        raise MtmtError(f'engine: {engine!r} is not a choice; there are {", ".join(ENGINES)}.'+did_you_mean(engine, ENGINES))
     jobs = {'-'.join([j.get('benchmark', 'corpus'), j['target'], j['method'], f's{j["seed"]}']): j for j in parameters}
-    recipes = {n: make_recipe(**j) for n, j in jobs.items()}; folder = out_folder(next(iter(recipes.values()))); out = {n: folder/'notebooks'/f'{n}.ipynb' for n in jobs}
-    before = {n: x for n in jobs if (x := done_before(jobs[n], out[n]))}; left = sorted((n for n in jobs if n not in before), key=lambda k: -len(recipes[k].tasks)); rows, failed = {}, {}
+    recipes = {n: make_recipe(**j) for n, j in jobs.items()}
+    folder = out_folder(next(iter(recipes.values())))
+    out = {n: folder/'notebooks'/f'{n}.ipynb' for n in jobs}
+    before = {n: x for n in jobs if (x := done_before(jobs[n], out[n]))}
+    left = sorted((n for n in jobs if n not in before), key=lambda k: -len(recipes[k].tasks))
+    rows, failed = {}, {}
     ends = itertools.chain(before.items(), ENGINES[engine]({n: (jobs[n], out[n]) for n in left}, workers, address) if left else ())
     with _Board({n: r.method for n, r in recipes.items()}, folder/'notebooks'/'log.jsonl', workers or side_by_side(len(jobs))[0]) as board:
         for name, row in ends:
             if 'failed' in row: failed[name] = row['failed']; said = 'failed'
-            else: rows[name] = {k: row[k] for k in SUMMARY} | dict(notebook=f'notebooks/{name}.ipynb'); said = f'F1 {100*row["f1"]:.1f}'+('  (done before)' if name in before else f'  {row["seconds"]:.0f} s')
+            else:
+                rows[name] = {k: row[k] for k in SUMMARY} | dict(notebook=f'notebooks/{name}.ipynb')
+                said = f'F1 {100*row["f1"]:.1f}'+('  (done before)' if name in before else f'  {row["seconds"]:.0f} s')
             board.ended(name, said, name in before)
-            if rows: write_atomically(folder/'summary.json', json.dumps(with_status([rows[k] for k in jobs if k in rows]), indent=1, ensure_ascii=False)+'\n')
+            if rows:
+                write_atomically(folder/'summary.json', json.dumps(with_status([rows[k] for k in jobs if k in rows]), indent=1,
+                    ensure_ascii=False)+'\n')
     if failed: raise MtmtError('\n'.join(f'{", ".join(k for k in failed if failed[k] == e)}: {e}' for e in dict.fromkeys(failed.values())))
     return with_status([rows[k] for k in jobs])
 
@@ -251,11 +281,13 @@ def sweep_jobs(
     except yaml.YAMLError as e: raise MtmtError(f'{path}: not YAML ({e})') from None
     known = dict(out=str, targets=dict, methods=list, seeds=list, options=dict)
     if not isinstance(said, dict): raise MtmtError(f'{path}: a sweep is a mapping with {", ".join(known)}')
-    bad = [f'unknown key {k!r}.'+did_you_mean(str(k), known) for k in said if k not in known]+[f'{k} is missing' for k in ('out', 'targets', 'methods') if k not in said]
+    bad = [f'unknown key {k!r}.'+did_you_mean(str(k), known) for k in said if k not in known]
+    bad += [f'{k} is missing' for k in ('out', 'targets', 'methods') if k not in said]
     bad += [f'{k}: {said[k]!r} should be a {t.__name__}' for k, t in known.items() if k in said and not isinstance(said[k], t)]
     if not bad: bad += [f'targets: {b}: {l!r} should be a list of languages' for b, l in said['targets'].items() if not isinstance(l, list)]
     if bad: raise MtmtError(f'{path}: '+'; '.join(bad))
-    jobs = [dict(benchmark=b, target=t, method=m, seed=s, out_dir=said['out'], **said.get('options', {})) for s in said.get('seeds', [0]) for b, targets in said['targets'].items() for t in targets for m in said['methods']]
+    jobs = [dict(benchmark=b, target=t, method=m, seed=s, out_dir=said['out'], **said.get('options', {})) for s in said.get('seeds', [0])
+        for b, targets in said['targets'].items() for t in targets for m in said['methods']]
     for j in jobs:
         try: make_recipe(**j)                           # refused before anything starts
         except MtmtError as e: bad += [x for x in str(e).split('\n') if x not in bad]
@@ -288,48 +320,98 @@ def run_here(
 # %% ../nbs/80_batch.ipynb #5a0f72cb
 DEMO = dict(targets=['es', 'sw'], methods=['direct', 'tsl', 'mtmt'], seeds=[0], out_dir='runs/demo')
 
-def _parser():
-    "The command line"
-    p = argparse.ArgumentParser(prog='mtmt', description='Cross-lingual named entity recognition by distillation'); sub = p.add_subparsers(dest='command', required=True)
-    sub.add_parser('demo', help='English to Spanish and Swahili on the embedded corpus, three methods')
-    b = sub.add_parser('batch', help='targets x methods x seeds, an executed notebook each'); split = lambda s: s.split(',')
-    b.add_argument('--targets', type=split, required=True, help='language codes, with commas'); b.add_argument('--methods', type=split, default=['direct', 'tsl', 'mtmt'], help=', '.join(METHODS))
-    b.add_argument('--seeds', type=lambda s: [int(x) for x in s.split(',')], default=[0]); b.add_argument('--out', default='runs/batch', help='folder of the results')
-    b.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help='any other parameter of a recipe')
-    w = sub.add_parser('sweep', help='all runs of a YAML file'); w.add_argument('file', help='out, targets by benchmark, methods, seeds, options')
-    for x in (b, w):
-        x.add_argument('--workers', type=int, default=0, help='runs at a time; 0: as many as there are cores, up to four, or one where there is a GPU; with Ray as many as the cluster has room for')
-        x.add_argument('--engine', choices=list(ENGINES), default='local', help='what carries out the runs: processes of this machine, or a Ray cluster'); x.add_argument('--ray-address', default='', help='address of the cluster, or auto; without it Ray runs on this machine')
-    u = sub.add_parser('run', help='one recipe, without a notebook; under torchrun on several devices'); u.add_argument('-f', action='append', default=[], metavar='FILE', help='YAML file of parameters, as for the notebook'); u.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help='a parameter of a recipe')
-    r = sub.add_parser('report', help='the leaderboard of a folder as report.md, report.html and report.csv, beside published numbers, and a page for each test with what the methods say'); r.add_argument('folder', help='folder of runs'); r.add_argument('--baseline', default='direct', help='method that the others are compared with')
-    x = sub.add_parser('slices', help='where methods fail: F1 by slices, kinds of error, calibration, for each test of a folder'); x.add_argument('folder', help='folder of runs'); x.add_argument('--targets', type=split, default=[], help='language codes; all when left out'); x.add_argument('--data-dir', default='', help='folder of the benchmark files')
-    x = sub.add_parser('explore', help='a page that shows where the systems of a run disagree, and why'); x.add_argument('run', help='folder of a run'); x.add_argument('--split', choices=['test', 'train'], default='test', help='test, or the raw text that the student learned from'); x.add_argument('--data-dir', default='', help='folder of the benchmark files')
-    t = sub.add_parser('table', help='the table of finished runs, and of other systems scored beside them'); t.add_argument('folder', help='folder with a summary.json')
-    c = sub.add_parser('compare', help='one method against another, target by target: interval and test over sentences, order over seeds'); c.add_argument('folder', help='folder with a summary.json'); c.add_argument('a', help='method'); c.add_argument('b', help='method to compare with'); c.add_argument('--may-differ', type=split, default=[], help='keys of the signature that may differ, such as src')
-    e = sub.add_parser('recompute', help='compute every stored figure again from the stored predictions'); e.add_argument('folder', help='folder of runs')
-    o = sub.add_parser('score', help='score the predictions of another system like a run'); o.add_argument('file', help='JSON lines with character spans, or CoNLL columns, for the test text'); o.add_argument('--name', required=True, help='what to call it'); o.add_argument('--target', required=True, help='language code')
-    o.add_argument('--out', default='runs/batch', help='folder of the results'); o.add_argument('--map', type=split, default=[], help='its labels to ours: PERSON=PER,TIME=O'); o.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help='benchmark, sources, data_dir: which test and which types')
-    return p
+_split = lambda s: s.split(',')
+_MORE = dict(nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'))
 
+def _commands_that_run(sub):
+    "The commands that train"
+    sub.add_parser('demo', help='English to Spanish and Swahili on the embedded corpus, three methods')
+    b = sub.add_parser('batch', help='targets x methods x seeds, an executed notebook each')
+    b.add_argument('--targets', type=_split, required=True, help='language codes, with commas')
+    b.add_argument('--methods', type=_split, default=['direct', 'tsl', 'mtmt'], help=', '.join(METHODS))
+    b.add_argument('--seeds', type=lambda s: [int(x) for x in s.split(',')], default=[0])
+    b.add_argument('--out', default='runs/batch', help='folder of the results')
+    b.add_argument('-p', **_MORE, help='any other parameter of a recipe')
+    w = sub.add_parser('sweep', help='all runs of a YAML file')
+    w.add_argument('file', help='out, targets by benchmark, methods, seeds, options')
+    for x in (b, w):
+        x.add_argument('--workers', type=int, default=0, help='runs at a time; 0: as many as there are cores, up to four, or one where '
+            'there is a GPU; with Ray as many as the cluster has room for')
+        x.add_argument('--engine', choices=list(ENGINES), default='local',
+            help='what carries out the runs: processes of this machine, or a Ray cluster')
+        x.add_argument('--ray-address', default='', help='address of the cluster, or auto; without it Ray runs on this machine')
+    u = sub.add_parser('run', help='one recipe, without a notebook; under torchrun on several devices')
+    u.add_argument('-f', action='append', default=[], metavar='FILE', help='YAML file of parameters, as for the notebook')
+    u.add_argument('-p', **_MORE, help='a parameter of a recipe')
+
+# %% ../nbs/80_batch.ipynb #0ffb49c5
+def _commands_that_read(sub):
+    "The commands for finished runs, and for what other systems say"
+    r = sub.add_parser('report', help='the leaderboard of a folder as report.md, report.html and report.csv, beside '
+        'published numbers, and a page for each test with what the methods say')
+    r.add_argument('folder', help='folder of runs')
+    r.add_argument('--baseline', default='direct', help='method that the others are compared with')
+    x = sub.add_parser('slices', help='where methods fail: F1 by slices, kinds of error, calibration, for each test of a folder')
+    x.add_argument('folder', help='folder of runs')
+    x.add_argument('--targets', type=_split, default=[], help='language codes; all when left out')
+    x.add_argument('--data-dir', default='', help='folder of the benchmark files')
+    x = sub.add_parser('explore', help='a page that shows where the systems of a run disagree, and why')
+    x.add_argument('run', help='folder of a run')
+    x.add_argument('--split', choices=['test', 'train'], default='test', help='test, or the raw text that the student learned from')
+    x.add_argument('--data-dir', default='', help='folder of the benchmark files')
+    t = sub.add_parser('table', help='the table of finished runs, and of other systems scored beside them')
+    t.add_argument('folder', help='folder with a summary.json')
+    c = sub.add_parser('compare', help='one method against another, target by target: interval and test over sentences, order over seeds')
+    c.add_argument('folder', help='folder with a summary.json')
+    c.add_argument('a', help='method')
+    c.add_argument('b', help='method to compare with')
+    c.add_argument('--may-differ', type=_split, default=[], help='keys of the signature that may differ, such as src')
+    e = sub.add_parser('recompute', help='compute every stored figure again from the stored predictions')
+    e.add_argument('folder', help='folder of runs')
+    o = sub.add_parser('score', help='score the predictions of another system like a run')
+    o.add_argument('file', help='JSON lines with character spans, or CoNLL columns, for the test text')
+    o.add_argument('--name', required=True, help='what to call it')
+    o.add_argument('--target', required=True, help='language code')
+    o.add_argument('--out', default='runs/batch', help='folder of the results')
+    o.add_argument('--map', type=_split, default=[], help='its labels to ours: PERSON=PER,TIME=O')
+    o.add_argument('-p', **_MORE, help='benchmark, sources, data_dir: which test and which types')
+
+# %% ../nbs/80_batch.ipynb #387a72ca
+def _do(a):
+    "Do what a command asks: an exit status, or rows for a table"
+    if a.command == 'recompute': return recompute_all(find_folder(a.folder))
+    if a.command == 'table': return finished(find_folder(a.folder))
+    if a.command == 'sweep': return run_jobs(sweep_jobs(a.file), a.workers, a.engine, a.ray_address)
+    if a.command == 'run': return [run_here(given_recipe(a.f, a.p))]
+    if a.command == 'demo': return run_batch(**DEMO)
+    more = {n: yaml.safe_load(v) for n, v in getattr(a, 'p', ())}
+    if a.command == 'batch':
+        return run_batch(a.targets, a.methods, a.seeds, a.out, a.workers, a.engine, a.ray_address, **more)
+    if a.command == 'score':
+        mapping = dict(x.split('=', 1) for x in a.map if '=' in x)
+        return [score_system(a.file, a.name, mapping, print, target=a.target, out_dir=a.out, **more)]
+    if a.command == 'compare': print(comparison(find_folder(a.folder), a.a, a.b, a.may_differ))
+    if a.command == 'report': print('\n'.join(map(str, write_report(find_folder(a.folder), a.baseline))))
+    if a.command == 'slices': print(slices_by_test(find_folder(a.folder), a.targets, a.data_dir))
+    if a.command == 'explore':
+        out = find_folder(a.run)/f'{a.split}.html'
+        write_page(readings_of(out.parent, a.split, a.data_dir), out); print(out)
+    return 0
+
+# %% ../nbs/80_batch.ipynb #6b3436e0
 def main(
     argv:Sequence[str]|None=None # Arguments; the command line's when left out
 )->int: # Exit status
     "The `mtmt` command"
-    a = _parser().parse_args(argv)
-    try:
-        if a.command == 'compare': print(comparison(find_folder(a.folder), a.a, a.b, a.may_differ)); return 0
-        if a.command == 'recompute': return recompute_all(find_folder(a.folder))
-        if a.command == 'report': print('\n'.join(map(str, write_report(find_folder(a.folder), a.baseline)))); return 0
-        if a.command == 'slices': print(slices_by_test(find_folder(a.folder), a.targets, a.data_dir)); return 0
-        if a.command == 'explore': out = find_folder(a.run)/f'{a.split}.html'; write_page(readings_of(out.parent, a.split, a.data_dir), out); print(out); return 0
-        if a.command == 'table': rows = finished(find_folder(a.folder))
-        elif a.command == 'score': rows = [score_system(a.file, a.name, dict(x.split('=', 1) for x in a.map if '=' in x), print, target=a.target, out_dir=a.out, **{n: yaml.safe_load(v) for n, v in a.p})]
-        elif a.command == 'sweep': rows = run_jobs(sweep_jobs(a.file), a.workers, a.engine, a.ray_address)
-        elif a.command == 'run': rows = [run_here(given_recipe(a.f, a.p))]
-        else: rows = run_batch(**(DEMO if a.command == 'demo' else dict(targets=a.targets, methods=a.methods, seeds=a.seeds, out_dir=a.out, workers=a.workers, engine=a.engine, address=a.ray_address, **{n: yaml.safe_load(v) for n, v in a.p})))
+    p = argparse.ArgumentParser(prog='mtmt', description='Cross-lingual named entity recognition by distillation')
+    sub = p.add_subparsers(dest='command', required=True)
+    _commands_that_run(sub); _commands_that_read(sub)
+    a = p.parse_args(argv)
+    try: rows = _do(a)
     except MtmtError as e: processes()[0] == 0 and print(e, file=sys.stderr); return 2
     except KeyboardInterrupt: print('stopped; the same command goes on from here', file=sys.stderr); return 130
     except OSError as e: print(e, file=sys.stderr); return 2
+    if isinstance(rows, int): return rows
     if processes()[0]: return 0
     about = '' if not rows[0]['sources'] else f', {"+".join(rows[0]["sources"])} to each target, encoder {rows[0]["encoder"]}'
     print(f'\nEntity F1 (conlleval mode), {rows[0]["benchmark"]}{about}\n\n{table(rows)}\n\n{rows[-1]["signature"]}')

@@ -25,24 +25,28 @@ class Benchmark:
     hub:dict[str, str]=field(default_factory=dict) # Parquet files on the Hub by language ('*' for any), with {lang} and {split}
     codes:dict[str, str]=field(default_factory=dict) # The Hub's language codes, where they differ
 
-MASAKHANER_CODES = dict(bm='bam', bbj='bbj', ee='ewe', fon='fon', ha='hau', ig='ibo', rw='kin', lg='lug', luo='luo', mos='mos', ny='nya', pcm='pcm', sn='sna', sw='swa', tn='tsn', tw='twi', wo='wol', xh='xho', yo='yor', zu='zul')
+MASAKHANER_CODES = dict(bm='bam', bbj='bbj', ee='ewe', fon='fon', ha='hau', ig='ibo', rw='kin', lg='lug', luo='luo', mos='mos', ny='nya',
+    pcm='pcm', sn='sna', sw='swa', tn='tsn', tw='twi', wo='wol', xh='xho', yo='yor', zu='zul')
 CONLL_2002 = 'hf://datasets/eriktks/conll2002@refs/convert/parquet/{lang}/{split}/*.parquet'
 BENCHMARKS = {
     'corpus': Benchmark(CORPUS_SCHEMA.types),
     'files': Benchmark(()),
-    'conll': Benchmark(('PER', 'LOC', 'ORG', 'MISC'), hub=dict(en='hf://datasets/eriktks/conll2003@refs/convert/parquet/conll2003/{split}/*.parquet', es=CONLL_2002, nl=CONLL_2002)),
+    'conll': Benchmark(('PER', 'LOC', 'ORG', 'MISC'), hub=dict(
+        en='hf://datasets/eriktks/conll2003@refs/convert/parquet/conll2003/{split}/*.parquet', es=CONLL_2002, nl=CONLL_2002)),
     'wikiann': Benchmark(('PER', 'LOC', 'ORG'), hub={'*': 'hf://datasets/unimelb-nlp/wikiann@main/{lang}/{split}-*.parquet'}),
     'aqmar': Benchmark(('PER', 'LOC', 'ORG', 'MISC'), 'wikiann'),
     'hiner': Benchmark(('PER', 'LOC', 'ORG'), 'wikiann'),
     'uner': Benchmark(('PER', 'LOC', 'ORG'), 'wikiann'),
-    'masakhaner2': Benchmark(('PER', 'LOC', 'ORG', 'DATE'), 'wikiann', dict.fromkeys(MASAKHANER_CODES, 'hf://datasets/masakhane/masakhaner2@refs/convert/parquet/{lang}/{split}/*.parquet'), MASAKHANER_CODES),
+    'masakhaner2': Benchmark(('PER', 'LOC', 'ORG', 'DATE'), 'wikiann', dict.fromkeys(MASAKHANER_CODES,
+        'hf://datasets/masakhane/masakhaner2@refs/convert/parquet/{lang}/{split}/*.parquet'), MASAKHANER_CODES),
 }
 
 def benchmark(
     name:str # Name of a benchmark
 )->Benchmark:
     "Look a benchmark up"
-    if name not in BENCHMARKS: raise DataError(f'unknown benchmark {name!r}; there are {", ".join(BENCHMARKS)}.'+did_you_mean(name, BENCHMARKS))
+    if name not in BENCHMARKS:
+        raise DataError(f'unknown benchmark {name!r}; there are {", ".join(BENCHMARKS)}.'+did_you_mean(name, BENCHMARKS))
     return BENCHMARKS[name]
 
 # %% ../nbs/08_benchmarks.ipynb #dfb34703
@@ -64,14 +68,20 @@ def split_file(
 )->Path:
     "The file of one split, fetched from the Hub where no folder is named, or an error that lists what is there"
     if not data_dir and (at := benchmark(name).hub) and (lang in at or '*' in at): return fetched(name, lang, split)
-    if not data_dir: raise DataError(f'benchmark {name!r} needs data_dir: the folder that holds '+('<language>.<split>.conll' if name == 'files' else f'{name}/<language>.<split>.conll')+(f'; {lang!r} is not on the Hub' if benchmark(name).hub else ''))
+    if not data_dir:
+        raise DataError(f'benchmark {name!r} needs data_dir: the folder that holds '
+            +('<language>.<split>.conll' if name == 'files' else f'{name}/<language>.<split>.conll')
+            +(f'; {lang!r} is not on the Hub' if benchmark(name).hub else ''))
     folder = find_folder(data_dir)
     if name != 'files': folder = folder/name
-    if not folder.is_dir(): raise DataError(f'{folder}: no such folder; data_dir should hold a folder {name!r}. It holds: {", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir())) or "no folder"}')
+    if not folder.is_dir():
+        raise DataError(f'{folder}: no such folder; data_dir should hold a folder {name!r}. It holds: '
+            f'{", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir())) or "no folder"}')
     for suffix in suffixes:
         if (folder/f'{lang}.{split}{suffix}').is_file(): return folder/f'{lang}.{split}{suffix}'
     have = sorted({p.name.split('.')[0] for p in folder.glob(f'*.{split}.*')})
-    raise DataError(f'{folder}: no file {lang}.{split}{suffixes[0]}; languages with a {split} split here: {", ".join(have) or "none"}.'+did_you_mean(lang, have))
+    raise DataError(f'{folder}: no file {lang}.{split}{suffixes[0]}; languages with a {split} '
+        f'split here: {", ".join(have) or "none"}.'+did_you_mean(lang, have))
 
 # %% ../nbs/08_benchmarks.ipynb #8ac354fc
 def fetched(
@@ -85,19 +95,28 @@ def fetched(
     files = b.hub.get(lang, b.hub.get('*', '')).format(lang=b.codes.get(lang, lang), split='validation' if split == 'dev' else split)
     try:
         rows = load_dataset('parquet', data_files=files, split='train')
-    except (OSError, ValueError) as e: raise DataError(f'{name} {lang} {split}: cannot be read from {files} ({type(e).__name__}: {str(e)[:200]}); without a network, pass data_dir: a folder that holds {name}/{lang}.{split}.conll') from e
+    except (OSError, ValueError) as e:
+        raise DataError(f'{name} {lang} {split}: cannot be read from {files} ({type(e).__name__}: '
+            f'{str(e)[:200]}); without a network, pass data_dir: a folder that holds {name}/{lang}.{split}.conll') from e
     kind = rows.features['ner_tags'].feature; tag = kind.int2str if isinstance(kind, ClassLabel) else str
-    rows = [(x['tokens'], [tag(t) for t in x['ner_tags']]) for x in rows if x['tokens']]        # CoNLL-2002 on the Hub has an empty sentence a split
+    # CoNLL-2002 on the Hub has an empty sentence a split
+    rows = [(x['tokens'], [tag(t) for t in x['ner_tags']]) for x in rows if x['tokens']]
     path.parent.mkdir(parents=True, exist_ok=True); write_conll(path, *zip(*rows))
     return path
 
 # %% ../nbs/08_benchmarks.ipynb #d29a6a66
 PUBLISHED = {        # benchmark, language: sentences, words, entities of train, dev and test
-    ('conll', 'en'): ((14041, 203621, 23499), (3250, 51362, 5942), (3453, 46435, 5648)), ('conll', 'de'): ((12152, 206931, 11851), (2867, 51444, 4833), (3005, 51943, 3673)),
-    ('conll', 'es'): ((8323, 264715, 18798), (1915, 52923, 4352), (1517, 51533, 3559)), ('conll', 'nl'): ((15806, 202644, 13344), (2895, 37687, 2616), (5195, 68875, 3941)),
-    ('wikiann', 'en'): ((20000, 160394, 27931), (10000, 80536, 14146), (10000, 80326, 13958)), ('wikiann', 'de'): ((20000, 195387, 27643), (10000, 97805, 13818), (10000, 97646, 13868)),
-    ('wikiann', 'nl'): ((20000, 169449, 27050), (10000, 84146, 13532), (10000, 85122, 13725)), ('wikiann', 'es'): ((20000, 129283, 24750), (10000, 64329, 12270), (10000, 64727, 12260)),
-    ('wikiann', 'ar'): ((20000,), (10000,), (10000,)), ('wikiann', 'zh'): ((20000,), (10000,), (10000,)), ('wikiann', 'hi'): ((5000,), (1000,), (1000,)),
+    ('conll', 'en'): ((14041, 203621, 23499), (3250, 51362, 5942), (3453, 46435, 5648)),
+    ('conll', 'de'): ((12152, 206931, 11851), (2867, 51444, 4833), (3005, 51943, 3673)),
+    ('conll', 'es'): ((8323, 264715, 18798), (1915, 52923, 4352), (1517, 51533, 3559)),
+    ('conll', 'nl'): ((15806, 202644, 13344), (2895, 37687, 2616), (5195, 68875, 3941)),
+    ('wikiann', 'en'): ((20000, 160394, 27931), (10000, 80536, 14146), (10000, 80326, 13958)),
+    ('wikiann', 'de'): ((20000, 195387, 27643), (10000, 97805, 13818), (10000, 97646, 13868)),
+    ('wikiann', 'nl'): ((20000, 169449, 27050), (10000, 84146, 13532), (10000, 85122, 13725)),
+    ('wikiann', 'es'): ((20000, 129283, 24750), (10000, 64329, 12270), (10000, 64727, 12260)),
+    ('wikiann', 'ar'): ((20000,), (10000,), (10000,)),
+    ('wikiann', 'zh'): ((20000,), (10000,), (10000,)),
+    ('wikiann', 'hi'): ((5000,), (1000,), (1000,)),
 }
 
 def compared(
@@ -108,7 +127,9 @@ def compared(
 )->str: # Empty where nothing was published
     "Whether a split has the published counts"
     known = PUBLISHED.get((name, lang), ((),)*3)[('train', 'dev', 'test').index(split)]
-    here = [corpus.num_rows, sum(map(len, corpus['tokens']))]+([sum(t % 2 for s in corpus['ner_tags'] for t in s)] if 'ner_tags' in corpus.column_names else [])     # odd tags begin an entity
+    # odd tags begin an entity
+    here = [corpus.num_rows, sum(map(len, corpus['tokens']))]+([sum(t % 2 for s in corpus['ner_tags'] for t in s)]
+        if 'ner_tags' in corpus.column_names else [])
     off = [f'{a:,} {what} (published: {b:,})' for a, b, what in zip(here, known, ('sentences', 'words', 'entities')) if a != b]
     return '' if not known else 'as published' if not off else 'NOT THE PUBLISHED COPY: '+', '.join(off)
 
@@ -132,7 +153,8 @@ def load_labelled(
 
 def _types_in(path):
     "Entity types that occur in a file of the user's own"
-    return {w[2:] for line in path.read_text(encoding='utf-8', errors='replace').split('\n') for w in line.split()[-1:] if w[:2] in ('B-', 'I-')}
+    return {w[2:] for line in path.read_text(encoding='utf-8', errors='replace').split('\n')
+        for w in line.split()[-1:] if w[:2] in ('B-', 'I-')}
 
 # %% ../nbs/08_benchmarks.ipynb #c786d37f
 def load_unlabelled(
@@ -150,7 +172,9 @@ def labelled_languages(
 )->list[str]: # Language codes
     "Languages that could be sources: those with a train and a dev file"
     if name == 'corpus': return list(CORPUS_LANGUAGES)
-    if not data_dir: raise DataError(f'sources="auto" compares the languages of a folder: pass data_dir (the Hub has too many for {name!r}), or name the sources')
+    if not data_dir:
+        raise DataError(f'sources="auto" compares the languages of a folder: pass data_dir (the Hub '
+            f'has too many for {name!r}), or name the sources')
     folder = find_folder(data_dir) if name == 'files' else find_folder(data_dir)/name
     return sorted(l for p in folder.glob('*.train.conll') for l in [p.name.split('.')[0]] if (folder/f'{l}.dev.conll').is_file())
 

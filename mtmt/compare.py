@@ -37,8 +37,11 @@ def check_comparable(
     may_differ:Sequence[str]=() # Keys that may differ, such as src
 ):
     "Refuse figures whose signatures differ"
-    x, y = signature_parts(a), signature_parts(b); off = [k for k in dict.fromkeys([*x, *y]) if x.get(k) != y.get(k) and k not in may_differ]
-    if off: raise CompareError('not comparable: '+', '.join(f'{k} is {x.get(k, "absent")} and {y.get(k, "absent")}' for k in off)+f'. If that is what you compare, say may_differ={",".join(off)}')
+    x, y = signature_parts(a), signature_parts(b)
+    off = [k for k in dict.fromkeys([*x, *y]) if x.get(k) != y.get(k) and k not in may_differ]
+    if off:
+        raise CompareError('not comparable: '+', '.join(f'{k} is {x.get(k, "absent")} and {y.get(k, "absent")}' for k in off)
+            +f'. If that is what you compare, say may_differ={",".join(off)}')
 
 # %% ../nbs/63_compare.ipynb #0f50b9a0
 def entity_counts(
@@ -57,6 +60,7 @@ def f1_of(
     "F1 in percent"
     return 200*right.sum(axis)/np.maximum(said.sum(axis)+there.sum(axis), 1)
 
+# %% ../nbs/63_compare.ipynb #29346311
 def interval(
     counts:np.ndarray, # (n, 3), or (S, n, 3) from S seeds on the same sentences
     other:np.ndarray|None=None, # The same of a second system: the interval is that of the difference
@@ -65,7 +69,8 @@ def interval(
     seed:int=0 # Seed
 )->tuple[float, float]: # Low and high, in points of F1; the mean over seeds where there are several
     "Bootstrap interval over sentences, by percentiles (Efron & Tibshirani 1993)"
-    f = _drawn([c for c in (counts, other) if c is not None], draws, seed); low, high = np.percentile(f[:, 0]-f[:, 1] if other is not None else f[:, 0], [50*(1-level), 50*(1+level)])
+    f = _drawn([c for c in (counts, other) if c is not None], draws, seed)
+    low, high = np.percentile(f[:, 0]-f[:, 1] if other is not None else f[:, 0], [50*(1-level), 50*(1+level)])
     return float(low), float(high)
 
 def intervals(
@@ -80,9 +85,11 @@ def intervals(
 def _drawn(groups, draws, seed):
     "F1 of each group, the mean over its seeds, on test sets drawn from the sentences: (draws, groups)"
     groups = [c.reshape(-1, *c.shape[-2:]) for c in groups]; n = groups[0].shape[1]; rng = np.random.default_rng(seed); out = []
-    columns = np.concatenate([np.moveaxis(c, 1, 0).reshape(n, -1) for c in groups], 1).astype(float); ends = np.cumsum([len(c) for c in groups])[:-1]
+    columns = np.concatenate([np.moveaxis(c, 1, 0).reshape(n, -1) for c in groups], 1).astype(float)
+    ends = np.cumsum([len(c) for c in groups])[:-1]
     for at in np.array_split(np.arange(draws), max(draws*n//2_000_000, 1)):        # a part at a time, for memory
-        right, said, there = (rng.multinomial(n, np.full(n, 1/n), len(at))@columns).reshape(len(at), -1, 3).T      # how often each sentence is drawn, times its counts
+        # how often each sentence is drawn, times its counts
+        right, said, there = (rng.multinomial(n, np.full(n, 1/n), len(at))@columns).reshape(len(at), -1, 3).T
         out.append(np.stack([x.mean(0) for x in np.split(200*right/np.maximum(said+there, 1), ends)], 1))
     return np.concatenate(out)
 
@@ -94,18 +101,25 @@ def randomisation_test(
     seed:int=0 # Seed
 )->float: # Two-sided p
     "Paired approximate randomisation over sentences"
-    if a.shape != b.shape: raise CompareError(f'{a.shape[-2]} and {b.shape[-2]} sentences, {a.shape[:-2]} and {b.shape[:-2]} seeds: a paired test needs the same sentences and as many seeds')
-    both = np.stack([x.reshape(-1, *x.shape[-2:]) for x in (a, b)], 2).reshape(-1, 2*a.shape[-2], 3); n = a.shape[-2]      # row 2i: a's answer to sentence i, 2i+1: b's
+    if a.shape != b.shape:
+        raise CompareError(f'{a.shape[-2]} and {b.shape[-2]} sentences, {a.shape[:-2]} and {b.shape[:-2]} '
+            'seeds: a paired test needs the same sentences and as many seeds')
+    # row 2i: a's answer to sentence i, 2i+1: b's
+    both = np.stack([x.reshape(-1, *x.shape[-2:]) for x in (a, b)], 2).reshape(-1, 2*a.shape[-2], 3)
+    n = a.shape[-2]
     def difference(x, y, axis=-1):
         f = [np.mean([f1_of(*np.moveaxis(c[i.astype(int)], -1, 0)) for c in both], 0) for i in (x, y)]
         return f[0]-f[1]
-    return float(stats.permutation_test((2*np.arange(n), 2*np.arange(n)+1), difference, permutation_type='samples', vectorized=True, n_resamples=draws, batch=max(2_000_000//n, 1), rng=seed).pvalue)
+    return float(stats.permutation_test((2*np.arange(n), 2*np.arange(n)+1), difference, permutation_type='samples', vectorized=True,
+        n_resamples=draws, batch=max(2_000_000//n, 1), rng=seed).pvalue)
 
 def holm(
     p:Sequence[float] # Values of several tests
 )->list[float]: # Corrected, in the same order
     "p corrected for the number of tests (Holm 1979)"
-    order = np.argsort(p); out = np.empty(len(p)); out[order] = np.maximum.accumulate([min((len(p)-i)*p[k], 1) for i, k in enumerate(order)])
+    order = np.argsort(p)
+    out = np.empty(len(p))
+    out[order] = np.maximum.accumulate([min((len(p)-i)*p[k], 1) for i, k in enumerate(order)])
     return out.tolist()
 
 # %% ../nbs/63_compare.ipynb #adfa3828
@@ -123,7 +137,9 @@ def almost_stochastic_order(
     seed:int=0 # Seed
 )->float: # From 0 to 1; under 0.5: a is almost stochastically larger
     "Upper bound of the violation of `a is better than b`"
-    a, b, rng = np.asarray(a, float), np.asarray(b, float), np.random.default_rng(seed); grid = np.arange(.005, 1, .005); n, m = len(a), len(b)
+    a, b, rng = np.asarray(a, float), np.asarray(b, float), np.random.default_rng(seed)
+    grid = np.arange(.005, 1, .005)
+    n, m = len(a), len(b)
     e = float(_violation(a, b, grid)); drawn = _violation(rng.choice(a, (draws, n)), rng.choice(b, (draws, m)), grid)
     scale = np.sqrt(n*m/(n+m)); sigma = np.std(scale*(drawn-e)); level = 1-(1-confidence)/comparisons
     return float(np.clip(e-sigma/scale*stats.norm.ppf(1-level), 0, 1))
@@ -152,21 +168,35 @@ def compare(
     "What separates two methods on one test: interval and test over sentences, order over seeds"
     about = [[json.loads((Path(f)/'run.json').read_text()) for f in x] for x in (a, b)]
     for r in about[0][1:]+about[1]: check_comparable(about[0][0]['signature'], r['signature'], may_differ)
-    A, B = (np.stack([stored_counts(f) for f in x]) for x in (a, b)); f = [[100*r['f1'] for r in x] for x in about]; k = min(len(A), len(B)); low, high = interval(A, B)
-    return dict(f1_a=float(np.mean(f[0])), f1_b=float(np.mean(f[1])), difference=float(np.mean(f[0])-np.mean(f[1])), low=low, high=high, p=randomisation_test(A[:k], B[:k], draws), aso=almost_stochastic_order(*f, comparisons=comparisons) if k > 1 else None, collapsed=[collapsed(x) for x in f])
+    A, B = (np.stack([stored_counts(f) for f in x]) for x in (a, b))
+    f = [[100*r['f1'] for r in x] for x in about]
+    k = min(len(A), len(B))
+    low, high = interval(A, B)
+    return dict(f1_a=float(np.mean(f[0])), f1_b=float(np.mean(f[1])), difference=float(np.mean(f[0])-np.mean(f[1])), low=low, high=high,
+        p=randomisation_test(A[:k], B[:k], draws), aso=almost_stochastic_order(*f, comparisons=comparisons) if k > 1 else None,
+        collapsed=[collapsed(x) for x in f])
 
 # %% ../nbs/63_compare.ipynb #6ef46d5a
 def recompute(
     folder # Folder of a run
 )->str: # Empty if every figure comes out again, else what does not
     "Compute a run's scores again from its stored predictions"
-    try: about = json.loads((Path(folder)/'run.json').read_text()); words, systems = read_predictions(folder); tags, p = read_probabilities(folder) if (Path(folder)/'probabilities.safetensors').is_file() else ([], {})
+    try:
+        about = json.loads((Path(folder)/'run.json').read_text())
+        words, systems = read_predictions(folder)
+        tags, p = read_probabilities(folder) if (Path(folder)/'probabilities.safetensors').is_file() else ([], {})
     except (OSError, ValueError, MtmtError) as e: return f'cannot be read: {e}'
-    gold = systems.pop('gold'); again = {n: scores(gold, t, about['recipe']['eval_boundaries']) for n, t in systems.items()}; main = list(again.values())[-1]
-    told = {'precision': about['precision'], 'recall': about['recall'], 'f1': about['f1'], 'strict_f1': about['strict_f1']} | {f'{n}.{k}': v for n, x in about.get('systems', {}).items() for k, v in x.items()}
-    found = {k: main[k] for k in ('precision', 'recall', 'f1')} | dict(strict_f1=main['strict']['f1']) | {f'{n}.{k}': v for n, x in again.items() for k, v in (('f1', x['f1']), ('strict_f1', x['strict']['f1']))}
-    off = [f'{k} is {v:.4f}, its predictions give {found.get(k, float("nan")):.4f}' for k, v in told.items() if not abs(v-found.get(k, float('nan'))) < 1e-9]
-    off += [f'{n}: its probabilities do not give its predictions' for n, x in p.items() if decode(x, [len(w) for w in words], tags, about['recipe']['decode']) != systems.get(n)]
+    gold = systems.pop('gold')
+    again = {n: scores(gold, t, about['recipe']['eval_boundaries']) for n, t in systems.items()}
+    main = list(again.values())[-1]
+    told = {k: about[k] for k in ('precision', 'recall', 'f1', 'strict_f1')}
+    told |= {f'{n}.{k}': v for n, x in about.get('systems', {}).items() for k, v in x.items()}
+    found = {k: main[k] for k in ('precision', 'recall', 'f1')} | dict(strict_f1=main['strict']['f1']) | {f'{n}.{k}': v
+        for n, x in again.items() for k, v in (('f1', x['f1']), ('strict_f1', x['strict']['f1']))}
+    off = [f'{k} is {v:.4f}, its predictions give {found.get(k, float("nan")):.4f}'
+        for k, v in told.items() if not abs(v-found.get(k, float('nan'))) < 1e-9]
+    off += [f'{n}: its probabilities do not give its predictions'
+        for n, x in p.items() if decode(x, [len(w) for w in words], tags, about['recipe']['decode']) != systems.get(n)]
     types = sorted({t[2:] for s in gold for t in s if t != 'O'}); data = content_hash(dataset(words, gold, Schema(tuple(types))))[:8]
     if not signature_parts(about['signature'])['data'].endswith(data): off.append(f'the test data are not those of its signature ({data})')
     return '; '.join(off)

@@ -75,8 +75,12 @@ def part(
     sentences:Sequence[int] # Numbers of the sentences, in the order wanted
 )->Readings:
     "The same of some sentences"
-    sentences = [int(s) for s in sentences]; rows = np.concatenate([np.arange(r.starts[s], r.starts[s+1]) for s in sentences] or [np.zeros(0, int)]); some = lambda d: {k: v[rows] for k, v in d.items()}
-    return replace(r, tokens=[r.tokens[s] for s in sentences], said=some(r.said), probabilities=some(r.probabilities), trusts=some(r.trusts), vectors=None if r.vectors is None else r.vectors[rows], languages=[r.languages[s] for s in sentences] if len(r.languages) > 1 else r.languages, found={})
+    sentences = [int(s) for s in sentences]
+    rows = np.concatenate([np.arange(r.starts[s], r.starts[s+1]) for s in sentences] or [np.zeros(0, int)])
+    some = lambda d: {k: v[rows] for k, v in d.items()}
+    return replace(r, tokens=[r.tokens[s] for s in sentences], said=some(r.said), probabilities=some(r.probabilities),
+        trusts=some(r.trusts), vectors=None if r.vectors is None else r.vectors[rows],
+        languages=[r.languages[s] for s in sentences] if len(r.languages) > 1 else r.languages, found={})
 
 # %% ../nbs/68_conflicts.ipynb #2e11f69b
 def joined(
@@ -86,9 +90,13 @@ def joined(
     "Several texts as one, each sentence with its language"
     first = each[0]
     if other := next((r.name for r in each if r.tags != first.tags), None): raise MtmtError(f'{other}: other tags than {first.name}')
-    both = lambda k: {n: np.concatenate([getattr(r, k)[n] for r in each]) for n in getattr(first, k) if all(n in getattr(r, k) for r in each)}; shapes = {None if r.vectors is None else tuple(r.vectors.shape[1:]) for r in each}
+    both = lambda k: {n: np.concatenate([getattr(r, k)[n] for r in each])
+        for n in getattr(first, k) if all(n in getattr(r, k) for r in each)}
+    shapes = {None if r.vectors is None else tuple(r.vectors.shape[1:]) for r in each}
     languages = [l for r in each for l in (r.languages*len(r.tokens) if len(r.languages) == 1 else r.languages or ['']*len(r.tokens))]
-    return Readings([t for r in each for t in r.tokens], first.tags, both('said'), both('probabilities'), both('trusts'), torch.cat([r.vectors for r in each]) if len(shapes) == 1 and None not in shapes else None, languages, frozenset().union(*(r.known for r in each)), name)
+    return Readings([t for r in each for t in r.tokens], first.tags, both('said'), both('probabilities'), both('trusts'),
+        torch.cat([r.vectors for r in each]) if len(shapes) == 1 and None not in shapes else None, languages,
+        frozenset().union(*(r.known for r in each)), name)
 
 # %% ../nbs/68_conflicts.ipynb #b91f15b6
 def entity_columns(
@@ -97,9 +105,12 @@ def entity_columns(
 )->np.ndarray: # (E, 4): first word, word after the last, type number from 1, seen in the sources (0 or 1)
     "Entities of a system, in order, by the rules of conlleval"
     if system in r.found: return r.found[system]
-    tag = r.said[system]; kind = np.array([0 if t == 'O' else 1+r.types.index(t[2:]) for t in r.tags])[tag]; b = np.array([t[0] == 'B' for t in r.tags])[tag]
+    tag = r.said[system]
+    kind = np.array([0 if t == 'O' else 1+r.types.index(t[2:]) for t in r.tags])[tag]
+    b = np.array([t[0] == 'B' for t in r.tags])[tag]
     first = np.zeros(len(tag)+1, bool); first[r.starts] = True; before = np.concatenate([[0], kind[:-1]])
-    begins = (kind > 0) & (b | first[:-1] | (before != kind)); ends = (kind > 0) & (first[1:] | np.concatenate([begins[1:] | (kind[1:] == 0), [True]]))
+    begins = (kind > 0) & (b | first[:-1] | (before != kind))
+    ends = (kind > 0) & (first[1:] | np.concatenate([begins[1:] | (kind[1:] == 0), [True]]))
     out = np.stack([begin := np.flatnonzero(begins), end := np.flatnonzero(ends)+1, kind[begin], np.zeros_like(begin)], 1)
     if r.known: out[:, 3] = [' '.join(r.words[x:y]).lower() in r.known for x, y in zip(begin, end)]
     return r.found.setdefault(system, out)
@@ -111,30 +122,53 @@ def conflicts(
     r:Readings, # What systems say
     a:str, # Reference: gold, or a teacher
     b:str # The system compared with it
-)->pd.DataFrame: # A row for each place, in order: sentence, begin, end (words of the text), kind, a and b (types, `-` for none), seen, divergence, gap
+)->pd.DataFrame: # A row a place, in order: sentence, begin, end (words of the text), kind, a and b (types or `-`), seen, divergence, gap
     "Every place where one of two systems has an entity"
-    ea, eb = entity_columns(r, a), entity_columns(r, b); both, side = np.concatenate([ea, eb]), np.repeat([0, 1], [len(ea), len(eb)]); order = np.lexsort((side, both[:, 0])); both, side = both[order], side[order]
-    new = np.ones(len(both), bool); new[1:] = both[1:, 0] >= np.maximum.accumulate(both[:, 1])[:-1]; at, place = np.flatnonzero(new), new.cumsum()-1
+    ea, eb = entity_columns(r, a), entity_columns(r, b)
+    both, side = np.concatenate([ea, eb]), np.repeat([0, 1], [len(ea), len(eb)])
+    order = np.lexsort((side, both[:, 0]))
+    both, side = both[order], side[order]
+    new = np.ones(len(both), bool)
+    new[1:] = both[1:, 0] >= np.maximum.accumulate(both[:, 1])[:-1]
+    at, place = np.flatnonzero(new), new.cumsum()-1
     if not len(at): return pd.DataFrame({k: [] for k in ('sentence', 'begin', 'end', 'kind', 'a', 'b', 'seen', 'divergence', 'gap')})
     n, kind = [], np.zeros((2, len(at)), int)
-    for k in (0, 1): mine = side == k; n.append(np.bincount(place[mine], minlength=len(at))); kind[k, place[mine][::-1]] = both[mine, 2][::-1]      # the first entity of each names the type
-    begin, end = both[at, 0], np.maximum.reduceat(both[:, 1], at); same = (n[0] == 1) & (n[1] == 1) & (np.maximum.reduceat(both[:, 0], at) == begin) & (np.minimum.reduceat(both[:, 1], at) == end)
-    one = np.maximum.reduceat(both[:, 2], at) == np.minimum.reduceat(both[:, 2], at); what = np.select([same & one, n[1] == 0, n[0] == 0, one], [0, 1, 2, 3], 4); names = ['-', *r.types]
-    return pd.DataFrame(dict(sentence=np.searchsorted(r.starts, begin, 'right')-1, begin=begin, end=end, kind=pd.Categorical.from_codes(what, KINDS), a=pd.Categorical.from_codes(kind[0], names), b=pd.Categorical.from_codes(kind[1], names),
-                             seen=both[at, 3] > 0, divergence=_divergence(r, a, b, begin, end), gap=_confidence(r, b, begin, end)-_confidence(r, a, begin, end)))
+    # the first entity of each names the type
+    for k in (0, 1):
+        mine = side == k
+        n.append(np.bincount(place[mine], minlength=len(at)))
+        kind[k, place[mine][::-1]] = both[mine, 2][::-1]
+    begin, end = both[at, 0], np.maximum.reduceat(both[:, 1], at)
+    same = (n[0] == 1) & (n[1] == 1) & (np.maximum.reduceat(both[:, 0], at) == begin) & (np.minimum.reduceat(both[:, 1], at) == end)
+    one = np.maximum.reduceat(both[:, 2], at) == np.minimum.reduceat(both[:, 2], at)
+    what = np.select([same & one, n[1] == 0, n[0] == 0, one], [0, 1, 2, 3], 4)
+    names = ['-', *r.types]
+    return pd.DataFrame(dict(sentence=np.searchsorted(r.starts, begin, 'right')-1, begin=begin, end=end,
+        kind=pd.Categorical.from_codes(what, KINDS), a=pd.Categorical.from_codes(kind[0], names),
+        b=pd.Categorical.from_codes(kind[1], names), seen=both[at, 3] > 0, divergence=_divergence(r, a, b, begin, end),
+        gap=_confidence(r, b, begin, end)-_confidence(r, a, begin, end)))
 
-def _sure(r, system, rows): return np.eye(len(r.tags), dtype=np.float32)[r.said[system][rows]] if system not in r.probabilities else r.probabilities[system][rows].astype(np.float32)
+# %% ../nbs/68_conflicts.ipynb #c481c752
+def _sure(r, system, rows):
+    "Probabilities of some words; one for the tag of a system that gives none"
+    if system in r.probabilities: return r.probabilities[system][rows].astype(np.float32)
+    return np.eye(len(r.tags), dtype=np.float32)[r.said[system][rows]]
 
 def _divergence(r, a, b, begin, end):
     "Largest Jensen-Shannon divergence over each place's words, in bits"
-    size = end-begin; first = np.cumsum(size)-size; rows = np.arange(size.sum())+np.repeat(begin-first, size); p, q = (_sure(r, x, rows) for x in (a, b)); m = (p+q)/2
+    size = end-begin
+    first = np.cumsum(size)-size
+    rows = np.arange(size.sum())+np.repeat(begin-first, size)
+    p, q = (_sure(r, x, rows) for x in (a, b))
+    m = (p+q)/2
     entropy = lambda x: -np.einsum('nc,nc->n', x, np.log2(np.maximum(x, 1e-12)))
     return np.maximum.reduceat(np.clip(entropy(m)-(entropy(p)+entropy(q))/2, 0, 1), first)
 
 def _confidence(r, system, begin, end):
     "Mean probability, over each place's words, of what a system says"
     if system not in r.probabilities: return np.ones(len(begin))
-    total = np.concatenate([[0], np.cumsum(np.take_along_axis(r.probabilities[system], r.said[system][:, None].astype(int), 1)[:, 0], dtype=float)])
+    total = np.concatenate([[0], np.cumsum(np.take_along_axis(r.probabilities[system], r.said[system][:, None].astype(int), 1)[:, 0],
+        dtype=float)])
     return (total[end]-total[begin])/(end-begin)
 
 # %% ../nbs/68_conflicts.ipynb #9ca47e15
@@ -149,12 +183,19 @@ def trusts(
     "How far the student trusted its teachers on each word"
     p = said.probabilities.float(); out = dict(alpha=alpha(p).numpy())
     if said.vectors is None: return out
-    kind = torch.from_numpy(schema.type_of); vectors = said.vectors.view(len(p), -1, said.vectors.shape[-1]); b, g = torch.ones(len(p)), torch.ones(len(p)); agree = type_probabilities(p, kind) if how.same_class == 'type' else p; ends = np.cumsum(lengths)
+    kind = torch.from_numpy(schema.type_of)
+    vectors = said.vectors.view(len(p), -1, said.vectors.shape[-1])
+    b, g = torch.ones(len(p)), torch.ones(len(p))
+    agree = type_probabilities(p, kind) if how.same_class == 'type' else p
+    ends = np.cumsum(lengths)
     for step, i in enumerate(range(0, len(lengths), batch)):
-        at = slice(int(ends[i]-lengths[i]), int(ends[min(i+batch, len(lengths))-1])); pairs = draw_pairs(word_classes(p[at].argmax(-1), schema, how.same_class), how.pairs, pair_generator(seed, step), how.pair_balance != 'none', how.oo_share)
+        at = slice(int(ends[i]-lengths[i]), int(ends[min(i+batch, len(lengths))-1]))
+        pairs = draw_pairs(word_classes(p[at].argmax(-1), schema, how.same_class), how.pairs, pair_generator(seed, step),
+            how.pair_balance != 'none', how.oo_share)
         if not len(pairs): continue
         s = pooled_similarity(vectors[at], None if said.weights is None else said.weights[at], pairs, how.similarity_map, said.calibration)
-        b[at], g[at] = word_gamma(beta(s), pairs, len(p[at])), word_gamma(gamma(agree[at][pairs[:, 0]], agree[at][pairs[:, 1]], s, how.agreement_map), pairs, len(p[at]))
+        b[at], g[at] = word_gamma(beta(s), pairs, len(p[at])), word_gamma(
+            gamma(agree[at][pairs[:, 0]], agree[at][pairs[:, 1]], s, how.agreement_map), pairs, len(p[at]))
     return out | dict(beta=b.numpy(), gamma=g.numpy())
 
 # %% ../nbs/68_conflicts.ipynb #85cc9d97
@@ -166,15 +207,19 @@ def nearest_words(
 )->list[list[tuple[int, float]]]: # For each word its neighbours' places and cosines, nearest first
     "Words that the similarity evaluator finds most alike, each form once"
     if r.vectors is None: raise MtmtError('no similarity evaluator read this text')
-    rows = [int(x) for x in rows]; pool = np.unique(np.linspace(0, len(r.words)-1, min(among, len(r.words))).astype(int)); forms, number = {}, []
+    rows = [int(x) for x in rows]
+    pool = np.unique(np.linspace(0, len(r.words)-1, min(among, len(r.words))).astype(int))
+    forms, number = {}, []
     for i in pool: number.append(forms.setdefault(r.words[i].lower(), len(forms)))
     unit = lambda at: F.normalize(r.vectors[at].float(), dim=-1).flatten(1)/r.vectors.shape[1]**.5
     form, out, every = torch.tensor(number), [], unit(torch.from_numpy(pool))
     for part in (rows[i:i+256] for i in range(0, len(rows), 256)):
-        cos = unit(torch.tensor(part))@every.T; best = torch.full((len(part), len(forms)), -2.).scatter_reduce(1, form.expand(len(part), -1), cos, 'amax')
+        cos = unit(torch.tensor(part))@every.T
+        best = torch.full((len(part), len(forms)), -2.).scatter_reduce(1, form.expand(len(part), -1), cos, 'amax')
         for i, x in enumerate(part):
             if (own := forms.get(r.words[x].lower())) is not None: best[i, own] = -2.
-        value, which = best.topk(min(k, len(forms))); where = [pool[(cos[i][:, None] == value[i]).float().argmax(0)] for i in range(len(part))]
+        value, which = best.topk(min(k, len(forms)))
+        where = [pool[(cos[i][:, None] == value[i]).float().argmax(0)] for i in range(len(part))]
         out += [[(int(w), round(float(v), 3)) for w, v in zip(ws, vs) if v > -2] for ws, vs in zip(where, value)]
     return out
 
@@ -192,20 +237,34 @@ def readings_of(
     if gold is None and split == 'test': raise MtmtError(f'{folder}: no labelled test text of {r.target} in {r.data_dir!r}')
     text = m.target if split == 'train' else unlabelled(gold); text = text.select(range(min(limit or text.num_rows, text.num_rows)))
     if gold is not None and gold['tokens'][:text.num_rows] != text['tokens']: gold = None
-    r = replace(r, others=r.others if split == 'train' and not limit else ()); shop = Workshop(r, replace(m, target=text), lambda line: None); each = annotations(shop, found); languages = likeness(shop); said = pooled(each, r, languages and languages(text['tokens'])); names = [l for l, in shop.groups] if len(shop.groups) > 1 else []
+    r = replace(r, others=r.others if split == 'train' and not limit else ())
+    shop = Workshop(r, replace(m, target=text), lambda line: None)
+    each = annotations(shop, found)
+    languages = likeness(shop)
+    said = pooled(each, r, languages and languages(text['tokens']))
+    names = [l for l, in shop.groups] if len(shop.groups) > 1 else []
     p = {f'recognizer-{l}': a.probabilities for l, a in zip(names, each)} | dict(recognizer=said.probabilities)
     if (folder/'model').is_dir(): p['student'] = load_recognizer(folder/'model').probabilities(text['tokens'], 'student reads')
     probabilities = {n: x.float().numpy() for n, x in p.items()}; tags = {n: x.argmax(1).astype(np.uint8) for n, x in probabilities.items()}
-    if gold is not None: tags = dict(gold=np.array([m.schema.tags.index(t) for s in tag_names(gold.select(range(text.num_rows))) for t in s], np.uint8)) | tags
-    lengths = [len(t) for t in text['tokens']]; how = Distillation(**{k: getattr(r, k) for k in Distillation.__dataclass_fields__}); known = frozenset(' '.join(t[b:e]).lower() for c in m.sources.values() for t, b, e in _labelled(c))
-    return Readings(list(map(list, text['tokens'])), m.schema.tags, tags, probabilities, trusts(said, lengths, m.schema, how, shop.settings.batch(len(m.target)), r.seed) if 'student' in p else {}, said.vectors, [r.target], known, f'{r.benchmark} {r.target}, {split}: {r.method} from {"+".join(r.sources)}, seed {r.seed}')
+    if gold is not None:
+        tags = dict(gold=np.array([m.schema.tags.index(t) for s in tag_names(gold.select(range(text.num_rows))) for t in s],
+            np.uint8)) | tags
+    lengths = [len(t) for t in text['tokens']]
+    how = Distillation(**{k: getattr(r, k) for k in Distillation.__dataclass_fields__})
+    known = frozenset(' '.join(t[b:e]).lower() for c in m.sources.values() for t, b, e in _labelled(c))
+    return Readings(list(map(list, text['tokens'])), m.schema.tags, tags, probabilities,
+        trusts(said, lengths, m.schema, how, shop.settings.batch(len(m.target)), r.seed) if 'student' in p else {}, said.vectors,
+        [r.target], known, f'{r.benchmark} {r.target}, {split}: {r.method} from {"+".join(r.sources)}, seed {r.seed}')
 
+# %% ../nbs/68_conflicts.ipynb #5de5461c
 def _run_parts(folder, data_dir):
     "Recipe, materials and loaded teachers of a run"
     try: about = json.loads((folder/'run.json').read_text())
     except OSError: raise MtmtError(f'{folder}: no run.json; is it the folder of a finished run?') from None
     if about.get('system'): raise MtmtError(f'{folder}: another system\'s predictions, and no models to ask')
-    r = make_recipe(**about['recipe'] | dict(sources=tuple(about['sources']), out_dir=str(folder.parent), data_dir=data_dir)); groups = [(l,) for l in r.sources] if r.teacher_per_source else [r.sources]; found = {}
+    r = make_recipe(**about['recipe'] | dict(sources=tuple(about['sources']), out_dir=str(folder.parent), data_dir=data_dir))
+    groups = [(l,) for l in r.sources] if r.teacher_per_source else [r.sources]
+    found = {}
     for g in groups:
         for task, kind, load in (('recognition', 'recognizer', load_recognizer), ('similarity', 'evaluator', load_evaluator)):
             name = about['teachers'].get(f'{kind}-{g[0]}' if len(groups) > 1 else kind)
@@ -214,5 +273,6 @@ def _run_parts(folder, data_dir):
 
 def _labelled(corpus):
     "Words, begin and end of each entity of a labelled corpus"
-    r = Readings(corpus['tokens'], corpus.features['ner_tags'].feature.names, dict(gold=np.array([t for s in corpus['ner_tags'] for t in s], np.uint8)))
+    r = Readings(corpus['tokens'], corpus.features['ner_tags'].feature.names,
+        dict(gold=np.array([t for s in corpus['ner_tags'] for t in s], np.uint8)))
     return ((r.words, b, e) for b, e, _, _ in entity_columns(r, 'gold'))

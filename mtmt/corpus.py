@@ -29,7 +29,8 @@ def project_root()->Path:
 def corpus_folder()->Path:
     "Folder of the embedded corpus"
     folder = project_root()/'data'/'corpus'
-    if not folder.is_dir(): raise DataError(f'{folder}: the embedded corpus is not here; it comes with a clone of the project, not with the installed package')
+    if not folder.is_dir():
+        raise DataError(f'{folder}: the embedded corpus is not here; it comes with a clone of the project, not with the installed package')
     return folder
 
 # %% ../nbs/05_corpus.ipynb #d93ddf41
@@ -57,10 +58,12 @@ def parse_marked(
         found = words_of(part, lang); words.extend(found)
         tags.extend(['O']*len(found) if kind is None else [f'B-{kind}']+[f'I-{kind}']*(len(found)-1))
     for m in _MARK.finditer(text):
-        if m[2] not in types: raise DataError(f'entity type {m[2]!r} of {m[0]!r} is unknown; accepted: {", ".join(types)}.'+did_you_mean(m[2], types))
+        if m[2] not in types:
+            raise DataError(f'entity type {m[2]!r} of {m[0]!r} is unknown; accepted: {", ".join(types)}.'+did_you_mean(m[2], types))
         add(text[at:m.start()]); add(m[1], m[2]); at = m.end()
     add(text[at:])
-    if broken := regex.search(r'[\[\]]', _MARK.sub('', text)): raise DataError(f'broken mark-up near {text[max(0, broken.start()-10):broken.start()+20]!r}; write [name](TYPE)')
+    if broken := regex.search(r'[\[\]]', _MARK.sub('', text)):
+        raise DataError(f'broken mark-up near {text[max(0, broken.start()-10):broken.start()+20]!r}; write [name](TYPE)')
     return words, tags
 
 # %% ../nbs/05_corpus.ipynb #4924c309
@@ -85,9 +88,9 @@ def read_marked(
         except DataError as e: raise DataError(f'{path}:{n}: {e}') from None
     return out
 
-# %% ../nbs/05_corpus.ipynb #bfffe0fb
-KIND_TYPES = dict(person='PER', city='LOC', country='LOC', place='LOC', company='ORG', body='ORG', university='ORG', club='ORG', media='ORG',
-                  event='MISC', work='MISC', award='MISC', day=None, month=None, number=None, year=None)
+# %% ../nbs/05_corpus.ipynb #c4e58b60
+KIND_TYPES = dict(person='PER', city='LOC', country='LOC', place='LOC', company='ORG', body='ORG', university='ORG', club='ORG',
+    media='ORG', event='MISC', work='MISC', award='MISC', day=None, month=None, number=None, year=None)
 
 @cache
 def names(
@@ -143,7 +146,8 @@ def corpus_split(
     "One split of the embedded corpus"
     if lang not in CORPUS_LANGUAGES: raise DataError(f'the embedded corpus has no language {lang!r}; it has {", ".join(CORPUS_LANGUAGES)}')
     if split == 'train': return generate(lang)
-    if split not in ('dev', 'test'): raise DataError(f'no split {split!r}; there are train, dev, test.'+did_you_mean(split, ['train', 'dev', 'test']))
+    if split not in ('dev', 'test'):
+        raise DataError(f'no split {split!r}; there are train, dev, test.'+did_you_mean(split, ['train', 'dev', 'test']))
     rows = {k: v for k, v in read_marked(corpus_folder()/'sentences'/f'{lang}.txt', lang).items() if k.startswith(split+'-')}
     return dataset([w for w, _ in rows.values()], [t for _, t in rows.values()], CORPUS_SCHEMA, list(rows))
 

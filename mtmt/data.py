@@ -112,7 +112,8 @@ def _sentences(raw:bytes):
     rows = []
     for n, line in enumerate(raw.removeprefix(b'\xef\xbb\xbf').split(b'\n'), 1):
         try: cells = _cells(line)
-        except UnicodeDecodeError as e: cells = Problem(n, e.start+1, 'encoding', f'byte {e.start+1} of the line is not UTF-8; save the file as UTF-8')
+        except UnicodeDecodeError as e:
+            cells = Problem(n, e.start+1, 'encoding', f'byte {e.start+1} of the line is not UTF-8; save the file as UTF-8')
         if cells: rows.append((n, cells))
         elif rows: yield rows; rows = []
     if rows: yield rows
@@ -152,7 +153,8 @@ def _row(cells, width):
     "(word, tag, column of the tag) of a line, or a Problem"
     if isinstance(cells, Problem): return cells
     if len(cells) != width:
-        return Problem(0, cells[-1][0], 'missing tag' if len(cells) == 1 else 'columns', f'{len(cells)} column{"s"*(len(cells)>1)} where the file has {width}: {" ".join(c for _, c in cells)[:40]!r}')
+        return Problem(0, cells[-1][0], 'missing tag' if len(cells) == 1 else 'columns',
+            f'{len(cells)} column{"s"*(len(cells)>1)} where the file has {width}: {" ".join(c for _, c in cells)[:40]!r}')
     return cells[0][1], cells[-1][1], cells[-1][0]
 
 def _read_sentence(rows, width, types, to_o, repair):
@@ -170,9 +172,12 @@ def _read_sentence(rows, width, types, to_o, repair):
     prefix = re.match(r'[a-z]{2,3}:(?=.)', words[0]) if words else None
     if prefix and all(w.startswith(prefix[0]) and w != prefix[0] for w in words):
         if repair: words, mended = [w[len(prefix[0]):] for w in words], mended+Counter(['prefix'])
-        else: bad.append(Problem(rows[0][0], 1, 'prefix', f'every word of the sentence begins with {prefix[0]!r}; read with problems="repair" to strip it'))
+        else:
+            bad.append(Problem(rows[0][0], 1, 'prefix',
+                f'every word of the sentence begins with {prefix[0]!r}; read with problems="repair" to strip it'))
     return words, tags, bad, mended
 
+# %% ../nbs/00_data.ipynb #4c943aad
 def raise_problems(
     path, # The file
     problems:list[Problem], # What is wrong with it
@@ -188,7 +193,8 @@ def _width(rows, path):
     "Number of columns, from the first line that can be read"
     cells = next((c for _, c in rows if not isinstance(c, Problem)), [(1, '')])
     if len(cells) < 2:
-        raise DataError(f'{path}:{rows[0][0]}: no tag column: the line holds one word, {cells[0][1][:40]!r}. A CoNLL file has a word and its tag on each line, with a tab or a space between')
+        raise DataError(f'{path}:{rows[0][0]}: no tag column: the line holds one word, {cells[0][1][:40]!r}. '
+            'A CoNLL file has a word and its tag on each line, with a tab or a space between')
     return len(cells)
 
 def _bytes(path):
@@ -199,6 +205,7 @@ def _bytes(path):
     if not raw.strip(): raise DataError(f'{path}: the file is empty')
     return raw
 
+# %% ../nbs/00_data.ipynb #a7b152fb
 def read_conll(
     path, # A file of "word tag" lines, sentences parted by blank lines
     schema:Schema|None=None, # Accepted types; None takes those found
@@ -217,7 +224,8 @@ def read_conll(
         report.to_o.update(x[2:] for x in t if x[2:] in to_o and x[0] == 'B'); report.repaired += mended
         tokens.append(w); tags.append(['O' if x[2:] in to_o else x for x in t])
     if bad and problems == 'raise': raise_problems(path, bad)
-    if not tokens: raise DataError(f'{path}: no sentence is left'+(f'; the first problem: line {bad[0].line}: {bad[0].text}' if bad else ''))
+    if not tokens:
+        raise DataError(f'{path}: no sentence is left'+(f'; the first problem: line {bad[0].line}: {bad[0].text}' if bad else ''))
     report.sentences, report.words = len(tokens), sum(map(len, tokens))
     return dataset(tokens, tags, schema or Schema(tuple(sorted({x[2:] for s in tags for x in s if x != 'O'})))), report
 
@@ -236,7 +244,8 @@ def read_words(
             words = [c[0][1] for _, c in rows if not isinstance(c, Problem)]
             if words and words[0] != '-DOCSTART-': tokens.append(words)
     if bad: raise_problems(path, bad)
-    return Dataset.from_dict({'id': list(map(str, range(len(tokens)))), 'tokens': tokens}, features=Features({'id': Value('string'), 'tokens': List(Value('string'))}))
+    return Dataset.from_dict({'id': list(map(str, range(len(tokens)))), 'tokens': tokens},
+        features=Features({'id': Value('string'), 'tokens': List(Value('string'))}))
 
 # %% ../nbs/00_data.ipynb #8ccd846f
 def write_atomically(
@@ -258,7 +267,8 @@ def write_conll(
     *columns:Sequence[Sequence[str]] # Tags of each sentence, one argument a column
 ):
     "Write sentences as CoNLL columns, parted by tabs"
-    write_atomically(path, ''.join(''.join('\t'.join(row)+'\n' for row in zip(*sentence, strict=True))+'\n' for sentence in zip(tokens, *columns, strict=True)))
+    write_atomically(path, ''.join(''.join('\t'.join(row)+'\n' for row in zip(*sentence, strict=True))+'\n'
+        for sentence in zip(tokens, *columns, strict=True)))
 
 # %% ../nbs/00_data.ipynb #972157a2
 def word_pieces(
@@ -299,6 +309,7 @@ def windows(
         cut = [pieces[w] for w in words]
         for begin, end, lo, hi in _spans([len(c) for c in cut], room, min(overlap, room//3)) if words else []:
             places = len(head)+np.cumsum([0]+[len(c) for c in cut[begin:end]])
-            out.append(dict(input_ids=head+sum(cut[begin:end], [])+tail, first=places[lo-begin:hi-begin].tolist(), rows=list(range(start+lo, start+hi))))
+            out.append(dict(input_ids=head+sum(cut[begin:end], [])+tail, first=places[lo-begin:hi-begin].tolist(),
+                rows=list(range(start+lo, start+hi))))
         start += len(words)
     return out

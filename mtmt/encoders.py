@@ -29,7 +29,9 @@ def encoder_path(
     "Where an encoder is"
     if name == 'embedded':
         folder = project_root()/'data'/'encoder'
-        if not (folder/'model.safetensors').is_file(): raise EncoderError(f'{folder}: the embedded encoder is not here; it comes with a clone of the project. Name another one (a folder or a Hub id)')
+        if not (folder/'model.safetensors').is_file():
+            raise EncoderError(f'{folder}: the embedded encoder is not here; it comes with a clone of the '
+                'project. Name another one (a folder or a Hub id)')
         return str(folder)
     folder = Path(name).expanduser()
     if not folder.is_dir() and not folder.is_absolute() and (project_root()/name).is_dir(): folder = project_root()/name
@@ -38,9 +40,12 @@ def encoder_path(
             if not (folder/f).is_file() and not (f == 'tokenizer.json' and (folder/'vocab.txt').is_file()):
                 raise EncoderError(f'{folder}: the encoder folder has no {f}; save model and tokenizer into it with save_pretrained')
         return str(folder)
-    if folder.is_absolute() or name.startswith('.'): raise EncoderError(f'{name}: no such folder; an encoder is `embedded`, a folder with config.json, model.safetensors and tokenizer.json, or a Hub id')
+    if folder.is_absolute() or name.startswith('.'):
+        raise EncoderError(f'{name}: no such folder; an encoder is `embedded`, a folder with config.json, '
+            'model.safetensors and tokenizer.json, or a Hub id')
     return name
 
+# %% ../nbs/10_encoders.ipynb #82e392b5
 @contextmanager
 def quiet():
     "No loading bars and no notes on layers that are meant to be new"
@@ -56,7 +61,9 @@ def _load(cls, name, **kwargs):
     path = encoder_path(name)
     try:
         with quiet(): return cls.from_pretrained(path, **kwargs)
-    except (OSError, ValueError) as e: raise EncoderError(f'the encoder {name!r} could not be loaded: {str(e).splitlines()[0]} (a Hub id needs a network the first time; `embedded` needs none)') from e
+    except (OSError, ValueError) as e:
+        raise EncoderError(f'the encoder {name!r} could not be loaded: {str(e).splitlines()[0]} (a Hub '
+            'id needs a network the first time; `embedded` needs none)') from e
 
 # %% ../nbs/10_encoders.ipynb #2746f778
 def load_tokenizer(
@@ -94,8 +101,11 @@ class WordEncoder(nn.Module):
         super().__init__()
         self.model, self.use_mask = model, attention_mask
         if self.head is not None and not isinstance(self.head, nn.Linear):
-            raise EncoderError(f'{type(model).__name__}: the head is {type(self.head).__name__}, not one linear layer; use an encoder of the BERT, RoBERTa, DistilBERT, ELECTRA or DeBERTa kind')
-        said = [getattr(model.config, k, None) for k in ('hidden_dropout_prob', 'dropout')]; self.dropout = nn.Dropout(next((x for x in said if x is not None), .1))      # 0 is an answer too
+            raise EncoderError(f'{type(model).__name__}: the head is {type(self.head).__name__}, not one '
+                'linear layer; use an encoder of the BERT, RoBERTa, DistilBERT, ELECTRA or DeBERTa kind')
+        # 0 is an answer too
+        said = [getattr(model.config, k, None) for k in ('hidden_dropout_prob', 'dropout')]
+        self.dropout = nn.Dropout(next((x for x in said if x is not None), .1))
 
     @property
     def head(self)->nn.Linear|None:

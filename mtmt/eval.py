@@ -28,7 +28,9 @@ def check_lengths(
     "Refuse predictions that are not exactly one tag for each word"
     if len(gold) != len(predicted): raise EvalError(f'{len(predicted)} predicted sentences for {len(gold)} gold ones')
     bad = [i for i, (g, p) in enumerate(zip(gold, predicted)) if len(g) != len(p)]
-    if bad: raise EvalError(f'sentence {bad[0]}: {len(predicted[bad[0]])} tags for {len(gold[bad[0]])} words'+(f' (and {len(bad)-1} more sentences)' if len(bad) > 1 else ''))
+    if bad:
+        raise EvalError(f'sentence {bad[0]}: {len(predicted[bad[0]])} tags for {len(gold[bad[0]])} words'
+            +(f' (and {len(bad)-1} more sentences)' if len(bad) > 1 else ''))
 
 # %% ../nbs/14_eval.ipynb #89a98596
 def _prf(scorer, gold, predicted, **kwargs):
@@ -50,8 +52,8 @@ def scores(
     types = sorted({t[2:] for tags in (gold, predicted) for s in tags for t in s if t != 'O'})
     each = _prf(precision_recall_fscore_support, gold, predicted, average=None) if types else ([],)*4
     return dict(names(*_prf(precision_recall_fscore_support, gold, predicted, average='micro')[:3]),
-                strict=names(*_prf(strict_scores, gold, predicted, average='micro', scheme=IOB2)[:3]),
-                types={t: dict(precision=float(p), recall=float(r), f1=float(f), support=int(n)) for t, p, r, f, n in zip(types, *each, strict=True)})
+        strict=names(*_prf(strict_scores, gold, predicted, average='micro', scheme=IOB2)[:3]),
+        types={t: names(p, r, f) | dict(support=int(n)) for t, p, r, f, n in zip(types, *each, strict=True)})
 
 # %% ../nbs/14_eval.ipynb #42c573dd
 def signature(
@@ -66,8 +68,8 @@ def signature(
     version:str='' # Version of the kit
 )->str:
     "One line that says what a score is a score of"
-    pairs = dict(scheme='IOB2', mode='conlleval', repair=repair, avg='micro', unit='entity', trunc='none', select=select, src='+'.join(sources), tgt=target,
-                 data=f'{data}@sha256:{data_hash[:8]}', seeds=seeds, v=version)
+    pairs = dict(scheme='IOB2', mode='conlleval', repair=repair, avg='micro', unit='entity', trunc='none', select=select,
+        src='+'.join(sources), tgt=target, data=f'{data}@sha256:{data_hash[:8]}', seeds=seeds, v=version)
     if boundaries != 'sentence': pairs['boundaries'] = boundaries
     return 'mtmt|'+'|'.join(f'{k}:{v}' for k, v in pairs.items())
 
@@ -87,7 +89,8 @@ def decode(
 )->list[list[str]]: # Tags of each sentence
     "Probabilities to tags"
     ends = np.cumsum(lengths)[:-1].astype(int)
-    best = np.asarray(p).argmax(1) if how == 'argmax' else _viterbi(np.log(np.asarray(p, dtype=np.float64)+1e-12), np.asarray(lengths), valid_bio(tags))
+    best = np.asarray(p).argmax(1) if how == 'argmax' else _viterbi(np.log(np.asarray(p, dtype=np.float64)+1e-12), np.asarray(lengths),
+        valid_bio(tags))
     return [[tags[i] for i in s] for s in np.split(best, ends)]
 
 def _viterbi(logp, lengths, ok):
@@ -120,5 +123,7 @@ def disagreements(
     for i, words in enumerate(tokens):
         found = {n: spans(t[i]) for n, t in systems.items()}
         differ = set.union(*found.values())-set.intersection(*found.values())
-        if differ: rows.append(dict(sentence=i, tokens=list(words), differences=len(differ), **{n: [(' '.join(words[b:e]), t) for b, e, t in sorted(f)] for n, f in found.items()}))
+        if differ:
+            rows.append(dict(sentence=i, tokens=list(words), differences=len(differ),
+                **{n: [(' '.join(words[b:e]), t) for b, e, t in sorted(f)] for n, f in found.items()}))
     return sorted(rows, key=lambda r: (-r['differences'], r['sentence']))

@@ -37,8 +37,10 @@ class Predictions:
     tags:list[list[str]] # Tags of each sentence
     scores:list[list[float|None]] # Probability of each tag, where the system gave one
     counts:Counter=field(default_factory=Counter) # Entities as said, moved to the edge of a word, left out (and why)
-    def __str__(self): return f'{len(self.tags):,} sentences; entities: '+(', '.join(f'{n:,} {k}' for k, n in self.counts.items()) or 'none')
+    def __str__(self):
+        return f'{len(self.tags):,} sentences; entities: '+(', '.join(f'{n:,} {k}' for k, n in self.counts.items()) or 'none')
 
+# %% ../nbs/45_external.ipynb #6b34e779
 def place_spans(
     entities:Sequence[dict], # Each with start, end, label and perhaps score
     places:Sequence[tuple[int, int]], # Begin and end of each word
@@ -71,21 +73,32 @@ def read_system(
     text = path.read_text(encoding='utf-8'); rows = (_json_rows if text.lstrip()[:1] == '{' else _conll_rows)(path, text, tokens)
     out = Predictions([], [])
     for (n, entities, places), words in zip(rows, tokens, strict=True):
-        tags, scores = place_spans(entities, places, schema.types, mapping or {}, out.counts); out.tags.append(tags); out.scores.append(scores)
-    if out.counts and not any(t != 'O' for s in out.tags for t in s): raise DataError(f'{path}: nothing can be used ({out}); types here are {", ".join(schema.types)}; name theirs with a mapping such as {{"PERSON": "PER"}}')
+        tags, scores = place_spans(entities, places, schema.types, mapping or {}, out.counts)
+        out.tags.append(tags)
+        out.scores.append(scores)
+    if out.counts and not any(t != 'O' for s in out.tags for t in s):
+        raise DataError(f'{path}: nothing can be used ({out}); types here are {", ".join(schema.types)}; '
+            f'name theirs with a mapping such as {{"PERSON": "PER"}}')
     return out
 
+# %% ../nbs/45_external.ipynb #fc5a7076
 def _json_rows(path, text, tokens):
     "Entities and places of the words, for each line"
     lines = [(n, l) for n, l in enumerate(text.split('\n'), 1) if l.strip()]
     if len(lines) != len(tokens): raise DataError(f'{path}: {len(lines)} lines, the text has {len(tokens)} sentences')
     for (n, line), words in zip(lines, tokens):
-        try: row = json.loads(line); entities = [dict(start=int(e['start']), end=int(e['end']), label=str(e['label']), score=e.get('score')) for e in row['entities']]
-        except (ValueError, KeyError, TypeError) as e: raise DataError(f'{path}:{n}: not a line of the form {{"text": ..., "entities": [{{"start": 0, "end": 4, "label": "PER"}}]}} ({type(e).__name__}: {e})') from None
+        try:
+            row = json.loads(line)
+            entities = [dict(start=int(e['start']), end=int(e['end']), label=str(e['label']), score=e.get('score'))
+                for e in row['entities']]
+        except (ValueError, KeyError, TypeError) as e:
+            raise DataError(f'{path}:{n}: not a line of the form {{"text": ..., "entities": [{{"start": '
+                f'0, "end": 4, "label": "PER"}}]}} ({type(e).__name__}: {e})') from None
         places = word_places(row.get('text', ' '.join(words)), words)
         if places is None: raise DataError(f'{path}:{n}: another text than sentence {n} here, which is {" ".join(words)[:80]!r}')
         yield n, entities, places
 
+# %% ../nbs/45_external.ipynb #cc0f774e
 def _conll_rows(path, text, tokens):
     "The same for columns: word, tag and perhaps a probability"
     blocks, block = [], []
@@ -94,7 +107,9 @@ def _conll_rows(path, text, tokens):
         elif block: blocks.append(block); block = []
     if len(blocks) != len(tokens): raise DataError(f'{path}: {len(blocks)} sentences, the text has {len(tokens)}')
     for block, words in zip(blocks, tokens):
-        if [c[0] for _, c in block] != list(words): n = next((n for (n, c), w in zip(block, words) if c[0] != w), block[-1][0]); raise DataError(f'{path}:{n}: another word than in the text, which has {" ".join(words)[:80]!r}')
+        if [c[0] for _, c in block] != list(words):
+            n = next((n for (n, c), w in zip(block, words) if c[0] != w), block[-1][0])
+            raise DataError(f'{path}:{n}: another word than in the text, which has {" ".join(words)[:80]!r}')
         entities = []
         for i, (n, c) in enumerate(block):
             try: tag, score = c[1], float(c[2]) if len(c) > 2 else None
@@ -118,7 +133,8 @@ def as_annotations(
 
 # %% ../nbs/45_external.ipynb #072cc844
 PROMPT = """Find the named entities in a sentence. Types: {types}.
-Answer with a JSON list and nothing else. Each item: {{"text": the entity exactly as it is written in the sentence, "type": one of the types}}. Items in the order of the sentence; [] if there is none.
+Answer with a JSON list and nothing else, items in the order of the sentence; [] if there is none.
+Each item: {{"text": the entity exactly as it is written in the sentence, "type": one of the types}}.
 
 Sentence: {sentence}"""
 
@@ -134,13 +150,16 @@ def parse_answer(
     if not isinstance(items, list): counts['answers that are not a list'] += 1; return []
     out, at = [], 0
     for x in items:
-        if not (isinstance(x, dict) and isinstance(x.get('text'), str) and isinstance(x.get('type'), str) and x['text'].strip()): counts['items without text and type'] += 1; continue
-        edge = lambda s: r'(?<!\w)'+re.escape(s)+r'(?!\w)'
-        m = re.compile(edge(x['text'].strip())).search(sentence, at) or re.search(edge(x['text'].strip()), sentence) or re.search(re.escape(x['text'].strip()), sentence)
+        if not (isinstance(x, dict) and isinstance(x.get('text'), str) and isinstance(x.get('type'), str) and x['text'].strip()):
+            counts['items without text and type'] += 1
+            continue
+        here = re.escape(x['text'].strip()); word = re.compile(rf'(?<!\w){here}(?!\w)')
+        m = word.search(sentence, at) or word.search(sentence) or re.search(here, sentence)
         if not m: counts['items that are not in the sentence'] += 1; continue
         out.append(dict(start=m.start(), end=m.end(), label=x['type'])); at = m.end()
     return out
 
+# %% ../nbs/45_external.ipynb #6c44735f
 def ask_llm(
     tokens:Sequence[Sequence[str]], # Words of each sentence
     path, # JSON lines to write; sentences that are in it are not asked again
@@ -154,13 +173,22 @@ def ask_llm(
     "Ask a model about every sentence and keep the answers in a file that `read_system` reads"
     try: from openai import OpenAI, OpenAIError
     except ImportError: raise MtmtError("the openai package is not installed: pip install 'mtmt[llm]'") from None
-    client = OpenAI(base_url=base_url, api_key=api_key or os.environ.get('OPENAI_API_KEY', 'none')); path, counts = Path(path), Counter(); path.parent.mkdir(parents=True, exist_ok=True)
-    done = [l for l in path.read_text(encoding='utf-8').split('\n') if l.endswith('}')] if path.exists() else []      # a line cut off by an interruption is asked again
+    client = OpenAI(base_url=base_url, api_key=api_key or os.environ.get('OPENAI_API_KEY', 'none'))
+    path, counts = Path(path), Counter()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a line cut off by an interruption is asked again
+    done = [l for l in path.read_text(encoding='utf-8').split('\n') if l.endswith('}')] if path.exists() else []
     path.write_text(''.join(l+'\n' for l in done), encoding='utf-8')
     with path.open('a', encoding='utf-8') as f:
         for words in tqdm(tokens[len(done):], desc=model, initial=len(done), total=len(tokens)):
             text = ' '.join(words)
-            try: answer = client.chat.completions.create(model=model, messages=[dict(role='user', content=prompt.format(types=', '.join(types), sentence=text))], **dict(temperature=0) | options).choices[0].message.content or ''
-            except OpenAIError as e: raise MtmtError(f'{base_url or "the endpoint"}: {e}; {sum(1 for _ in path.open())} answers are kept in {path}, the same call goes on from there') from None
-            f.write(json.dumps(dict(text=text, entities=parse_answer(answer, text, counts), answer=answer), ensure_ascii=False)+'\n'); f.flush()
+            try:
+                answer = client.chat.completions.create(model=model,
+                    messages=[dict(role='user', content=prompt.format(types=', '.join(types), sentence=text))],
+                    **dict(temperature=0) | options).choices[0].message.content or ''
+            except OpenAIError as e:
+                raise MtmtError(f'{base_url or "the endpoint"}: {e}; {sum(1 for _ in path.open())} answers '
+                    f'are kept in {path}, the same call goes on from there') from None
+            f.write(json.dumps(dict(text=text, entities=parse_answer(answer, text, counts), answer=answer), ensure_ascii=False)+'\n')
+            f.flush()
     return counts

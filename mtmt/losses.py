@@ -33,7 +33,8 @@ def pair_cosine(
     vectors:Tensor, # A vector for each word, (N, d)
     pairs:Tensor # Words of each pair, (P, 2)
 )->Tensor: # (P,)
-    "Cosine of each pair of words (by `index_select`, whose gradient the CPU sums in a fixed order: equal seeds give equal weights whatever the threads do)"
+    "Cosine of each pair of words"
+    # index_select: the CPU sums its gradient in a fixed order, so equal seeds give equal weights
     return cosine(vectors.index_select(0, pairs[:, 0]), vectors.index_select(0, pairs[:, 1]))
 
 def similarity(
@@ -96,7 +97,8 @@ def draw_pairs(
     "Draw pairs of words"
     classes = classes.cpu(); order, start, count = _members(classes)
     if not balance:
-        i, j = _pick(torch.zeros(1, dtype=torch.long), torch.tensor([len(classes)]), torch.zeros(n, dtype=torch.long), generator, True) if len(classes) > 1 else (torch.empty(0, dtype=torch.long),)*2
+        none = torch.empty(0, dtype=torch.long); all_of_them = torch.zeros(1, dtype=torch.long), torch.tensor([len(classes)])
+        i, j = _pick(*all_of_them, torch.zeros(n, dtype=torch.long), generator, True) if len(classes) > 1 else (none, none)
         return torch.stack([i, j], 1)
     if (count > 0).sum() < 2: return torch.empty(0, 2, dtype=torch.long)
     w = count.sqrt()*(count > 1)

@@ -222,6 +222,7 @@ class Pooling:
     reliability_use:str='weights' # weights, or posterior: EM's belief is the teacher
     calibrate_similarity:bool=False # Put evaluators on one scale, by pairs of their sources' dev sets
 
+# %% ../nbs/30_pool.ipynb #39c465b0
 def language_weights(
     how:Pooling, # Options
     sources:Sequence[Tensor], # Sentences of each source, (n_k, d)
@@ -229,10 +230,12 @@ def language_weights(
     seed:int=0 # Seed of the identifier
 )->Tensor: # (K, n)
     "Weights of the sources for each sentence of the target, by the likeness of languages (TSL, section 3.2)"
-    if how.language_similarity != 'learned': z = similarity_scores(target, torch.stack([g.mean(0) for g in sources]), how.language_similarity)
+    if how.language_similarity != 'learned':
+        z = similarity_scores(target, torch.stack([g.mean(0) for g in sources]), how.language_similarity)
     else: z = learn_similarity(sources, how.language_rank, how.language_gamma, how.language_penalty, seed=seed)(target).detach()
     return similarity_weights(z, how.language_level, how.language_temperature)
 
+# %% ../nbs/30_pool.ipynb #18421e59
 class LanguageWeights:
     "Weights of the sources for any text of the target; at the domain level those of its raw text, once and for all"
     def __init__(self,
@@ -250,14 +253,16 @@ class LanguageWeights:
         if self.how.language_level == 'domain': return self.domain.expand(-1, int(lengths.sum()))
         return language_weights(self.how, self.sources, self.read(tokens), self.seed).repeat_interleave(lengths, 1)
 
+# %% ../nbs/30_pool.ipynb #493816ea
 def rank_sources(
     sources:dict[str, Tensor], # Sentences of each language, (n_k, d)
     target:Tensor, # Sentences of the target, (n, d)
     how:Pooling=Pooling(), # Options
     seed:int=0 # Seed of the identifier
-)->list[tuple[str, float, float, float]]: # Language, weight, share of the target's sentences that it takes, cosine of the mean sentences; best first
+)->list[tuple[str, float, float, float]]: # Language, weight, share of the target's sentences, cosine of the means; best first
     "Which languages the target is most like, with the reasons"
-    each = language_weights(replace(how, language_level='sentence'), list(sources.values()), target, seed); share = torch.bincount(each.argmax(0), minlength=len(sources))/each.shape[1]
+    each = language_weights(replace(how, language_level='sentence'), list(sources.values()), target, seed)
+    share = torch.bincount(each.argmax(0), minlength=len(sources))/each.shape[1]
     cos = similarity_scores(target.mean(0, keepdim=True), torch.stack([g.mean(0) for g in sources.values()]))[0]
     return sorted(zip(sources, each.mean(1).tolist(), share.tolist(), cos.tolist()), key=lambda x: -x[1])
 
@@ -304,8 +309,12 @@ def columns_of(
     "Put columns in order by the names of the tags; probabilities of tags that are mapped to one are added up"
     name = lambda t: t if t == 'O' else (t[:2]+m if (m := (mapping or {}).get(t[2:], t[2:])) != 'O' else 'O')
     lost = sorted({t[2:] for t in have if name(t) not in want}); types = sorted({t[2:] for t in want if t != 'O'})
-    if lost: raise MtmtError(f'{who} has entity types that the others lack: {", ".join(lost)}; here are {", ".join(types)}. Map them, for example '+', '.join(f'{t}={next((x for x in types if t.startswith(x) or x.startswith(t)), "O")}' for t in lost))
-    if absent := [t for t in want if t not in map(name, have)]: raise MtmtError(f'{who} never says {", ".join(absent)}; teachers of one pool need the same entity types')
+    if lost:
+        like = lambda t: next((x for x in types if t.startswith(x) or x.startswith(t)), 'O')
+        raise MtmtError(f'{who} has entity types that the others lack: {", ".join(lost)}; here are {", ".join(types)}. '
+            f'Map them, for example {", ".join(f"{t}={like(t)}" for t in lost)}')
+    if absent := [t for t in want if t not in map(name, have)]:
+        raise MtmtError(f'{who} never says {", ".join(absent)}; teachers of one pool need the same entity types')
     return p.new_zeros(len(p), len(want)).index_add_(1, torch.tensor([list(want).index(name(t)) for t in have]), p)
 
 # %% ../nbs/30_pool.ipynb #4c5851c0
@@ -320,7 +329,8 @@ class TeacherPool:
 
     def ask(self, tokens:Sequence[Sequence[str]], note:str='reading')->Tensor: # (K, N, C)
         "Probabilities of each recognizer"
-        return torch.stack([columns_of(r.probabilities(tokens, note), r.tags, self.tags, who=f'recognizer {k}') for k, r in enumerate(self.recognizers, 1)])
+        return torch.stack([columns_of(r.probabilities(tokens, note), r.tags, self.tags, who=f'recognizer {k}')
+            for k, r in enumerate(self.recognizers, 1)])
 
     def probabilities(self, tokens:Sequence[Sequence[str]], note:str='reading')->Tensor: # (N, C)
         "Probabilities of all as one"

@@ -99,7 +99,8 @@ def aligned(
             y = batch['labels']; mine, kind = y >= 0, type_of.to(y.device); ce = F.cross_entropy(z[mine], y[mine])
             if step < how.alignment_start*total: return dict(loss=ce, alignment=ce.detach()*0)
             belongs = F.one_hot(kind[y[mine]], G).float(), responsibilities(z[~mine].detach().softmax(-1), kind, how.prototype_threshold)
-            m = [moved(old, *batch_prototypes(v, a, how.prototype_least), how.prototype_momentum) for old, v, a in zip(encoder.prototypes, (h[mine], h[~mine]), belongs)]
+            m = [moved(old, *batch_prototypes(v, a, how.prototype_least), how.prototype_momentum)
+                for old, v, a in zip(encoder.prototypes, (h[mine], h[~mine]), belongs)]
             with torch.no_grad(): encoder.prototypes.copy_(torch.stack(m))
             pull = alignment_loss(*m, (encoder.prototypes.norm(dim=-1) > 0).all(0), how.prototype_temperature)
             return dict(loss=ce+how.alignment*pull, alignment=pull)
@@ -115,7 +116,8 @@ def prototype_probabilities(
     temperature:float=.1 # Softness
 )->Tensor: # (N, C)
     "What the distance to prototypes says of each tag"
-    pi = (F.normalize(h, dim=-1)@prototypes.T/temperature).softmax(-1); within = p/type_probabilities(p, type_of)[:, type_of].clamp_min(1e-9)
+    pi = (F.normalize(h, dim=-1)@prototypes.T/temperature).softmax(-1)
+    within = p/type_probabilities(p, type_of)[:, type_of].clamp_min(1e-9)
     return pi[:, type_of]*within
 
 def self_training_loss(
@@ -130,6 +132,7 @@ def self_training_loss(
     opinion = opinion.detach(); y = (1-mix)*p+mix*opinion; agree = type_of[opinion.argmax(-1)] == type_of[p.argmax(-1)]
     return torch.where(agree, 1., doubt)*-(y*q.clamp_min(1e-9).log()).sum(-1)
 
+# %% ../nbs/35_prototypes.ipynb #21781ea3
 def self_training_step(
     memory:Tensor, # Prototypes so far, (G, d); changed in place, zero where a class has none
     h:Tensor, # Student's word vectors, (N, d)
@@ -140,6 +143,8 @@ def self_training_step(
     progress:float # Share of the training that is done
 )->Tensor: # Scalar
     "Move the prototypes by a batch, and the loss of the batch"
-    with torch.no_grad(): memory.copy_(moved(memory, *batch_prototypes(h, responsibilities(p, type_of, how.prototype_threshold), how.prototype_least), how.prototype_momentum))
+    with torch.no_grad():
+        memory.copy_(moved(memory, *batch_prototypes(h, responsibilities(p, type_of, how.prototype_threshold), how.prototype_least),
+            how.prototype_momentum))
     opinion = prototype_probabilities(h, memory, p, type_of, how.prototype_temperature) if (memory.norm(dim=-1) > 0).all() else p
     return self_training_loss(q, p, opinion, type_of, how.prototype_mix*min(2*progress, 1), how.prototype_doubt).mean()

@@ -36,7 +36,8 @@ def table(
     cells = defaultdict(list)
     for r in rows: cells[_test(r), r['method']].append(100*r['f1'])
     targets, methods = list(dict.fromkeys(map(_test, rows))), list(dict.fromkeys(r['method'] for r in rows))
-    show = lambda x: f'{mean(x):.1f}'+(f' ± {stdev(x):.1f}' if len(x) > 1 else '')+(f' ({len(fell)} collapsed)' if (fell := collapsed(x)) else '') if x else '-'
+    show = lambda x: f'{mean(x):.1f}'+(f' ± {stdev(x):.1f}' if len(x) > 1 else '')+(
+        f' ({len(fell)} collapsed)' if (fell := collapsed(x)) else '') if x else '-'
     lines = [['target', *methods]]+[[t, *(show(cells[t, m]) for m in methods)] for t in targets]
     if len(targets) > 1: lines.append(['**mean**', *(f'{mean(mean(cells[t, m]) for t in targets if cells[t, m]):.1f}' for m in methods)])
     wide = [max(len(l[i]) for l in lines) for i in range(len(lines[0]))]
@@ -56,16 +57,20 @@ def failed_runs(
     folder # Folder of a batch
 )->str: # Empty where none failed
     "A line for each run that failed, and why"
-    return '\n'.join(f'failed: {x["run"]} ({x["error"]}: {x["message"]}), see {x["notebook"]}' for x in (json.loads(f.read_text()) for f in sorted(Path(folder).glob('notebooks/*.failed.json'))))
+    return '\n'.join(f'failed: {x["run"]} ({x["error"]}: {x["message"]}), see {x["notebook"]}'
+        for x in (json.loads(f.read_text()) for f in sorted(Path(folder).glob('notebooks/*.failed.json'))))
 
 def finished(
     folder # Folder of a batch
 )->list[dict]: # Summaries
     "The runs of a batch, and other systems scored beside them; without a summary.json, every run of the folder"
     path = Path(folder)/'summary.json'; runs = [json.loads(f.read_text()) for f in sorted(Path(folder).glob('*/run.json'))]
-    rows = json.loads(path.read_text())+[r for r in runs if r.get('system')] if path.is_file() else runs; seen = Counter((_test(r), r['method'], r['seed']) for r in rows)
+    rows = json.loads(path.read_text())+[r for r in runs if r.get('system')] if path.is_file() else runs
+    seen = Counter((_test(r), r['method'], r['seed']) for r in rows)
     if not rows: raise MtmtError(f'{folder}: no finished runs; `mtmt batch --out {folder} ...` makes some\n{failed_runs(folder)}'.strip())
-    if twice := [k for k, n in seen.items() if n > 1]: raise MtmtError(f'{folder}: several runs of {", ".join(map(str, twice[0]))} with different options; `mtmt batch` writes a summary.json that says which belong together')
+    if twice := [k for k, n in seen.items() if n > 1]:
+        raise MtmtError(f'{folder}: several runs of {", ".join(map(str, twice[0]))} with different '
+            'options; `mtmt batch` writes a summary.json that says which belong together')
     return with_status(rows)
 
 # %% ../nbs/75_report.ipynb #4f01a817
@@ -76,10 +81,14 @@ def compared_methods(
     may_differ:Sequence[str]=() # Keys of the signature that may differ
 )->dict[str, dict]: # By target: as `compare`, and p corrected for their number
     "Two methods on every target that has both"
-    rows = finished(folder); runs = lambda t, m: [Path(folder)/r['run'] for r in sorted(rows, key=lambda r: r['seed']) if (_test(r), r['method']) == (t, m)]
+    rows = finished(folder)
+    runs = lambda t, m: [Path(folder)/r['run'] for r in sorted(rows, key=lambda r: r['seed']) if (_test(r), r['method']) == (t, m)]
     targets = [t for t in dict.fromkeys(map(_test, rows)) if runs(t, a) and runs(t, b)]
-    if not targets: raise MtmtError(f'{folder}: no target has runs of both {a} and {b}; methods here: {", ".join(dict.fromkeys(r["method"] for r in rows))}')
-    found = {t: compare(runs(t, a), runs(t, b), may_differ, comparisons=len(targets)) for t in tqdm(targets, desc=f'{a} and {b}', leave=False)}
+    if not targets:
+        raise MtmtError(
+            f'{folder}: no target has runs of both {a} and {b}; methods here: {", ".join(dict.fromkeys(r["method"] for r in rows))}')
+    found = {t: compare(runs(t, a), runs(t, b), may_differ, comparisons=len(targets))
+        for t in tqdm(targets, desc=f'{a} and {b}', leave=False)}
     return {t: x | dict(p_holm=p) for (t, x), p in zip(found.items(), holm([x['p'] for x in found.values()]))}
 
 def comparison(
@@ -90,9 +99,13 @@ def comparison(
 )->str: # Markdown
     "Difference of two methods on each target: 95 % interval, p (Holm), almost stochastic order"
     lines = [['target', a, b, 'difference', '95 % interval', 'p (Holm)', 'ASO', 'collapsed seeds'], ['---']*8]
-    lines += [[t, f'{x["f1_a"]:.1f}', f'{x["f1_b"]:.1f}', f'{x["difference"]:+.1f}', f'{x["low"]:+.1f} to {x["high"]:+.1f}', f'{x["p_holm"]:.3f}', '-' if x["aso"] is None else f'{x["aso"]:.2f}', ', '.join(f'{m}: {x["collapsed"][i]}' for i, m in enumerate((a, b)) if x['collapsed'][i]) or '-'] for t, x in compared_methods(folder, a, b, may_differ).items()]
+    lines += [[t, f'{x["f1_a"]:.1f}', f'{x["f1_b"]:.1f}', f'{x["difference"]:+.1f}', f'{x["low"]:+.1f} to {x["high"]:+.1f}',
+        f'{x["p_holm"]:.3f}', '-' if x["aso"] is None else f'{x["aso"]:.2f}',
+        ', '.join(f'{m}: {x["collapsed"][i]}' for i, m in enumerate((a, b)) if x['collapsed'][i]) or '-']
+        for t, x in compared_methods(folder, a, b, may_differ).items()]
     return '\n'.join('| '+' | '.join(l)+' |' for l in lines)
 
+# %% ../nbs/75_report.ipynb #9ebea964
 def recompute_all(
     folder # Folder of runs
 )->int: # Exit status: 0 if every figure came out again
@@ -111,17 +124,25 @@ def slices_by_test(
     data_dir:str='' # Folder of the benchmark files, for another benchmark than the embedded corpus
 )->str: # Markdown
     "Slices, kinds of error and calibration of every test of a folder"
-    rows = [r for r in finished(folder) if not targets or r['target'] in targets]; runs = lambda t: {m: [Path(folder)/r['run'] for r in rows if (_test(r), r['method']) == (t, m)] for m in dict.fromkeys(r['method'] for r in rows if _test(r) == t)}
+    rows = [r for r in finished(folder) if not targets or r['target'] in targets]
+    runs = lambda t: {m: [Path(folder)/r['run'] for r in rows if (_test(r), r['method']) == (t, m)]
+        for m in dict.fromkeys(r['method'] for r in rows if _test(r) == t)}
     if not rows: raise MtmtError(f'{folder}: no runs of {", ".join(targets)}')
     return '\n'.join(f'## {t}\n\n{describe(runs(t), data_dir)}' for t in dict.fromkeys(map(_test, rows)))
 
 # %% ../nbs/75_report.ipynb #18409499
 _OTHERS = {        # method: es, nl, de; what chose the model; where it is printed
-    'Wu & Dredze 2019 (quote A)': ((74.96, 77.57, 69.56), 'source dev', 'READMEs of UniTrans, AdvPicker, Meta-Cross'), 'Wu & Dredze 2019 (quote B)': ((74.50, 79.50, 71.10), 'source dev', 'README of TSL'),
-    'Meta-Cross 2020': ((76.75, 80.44, 73.16), '', 'README of Meta-Cross'), 'TSL 2020, single source': ((76.94, 80.89, 73.22), 'last epoch', 'README of TSL'), 'TSL 2020, several sources': ((78.00, 81.33, 75.33), 'last epoch', 'README of TSL'),
-    'UniTrans 2020': ((79.31, 82.90, 74.82), '', 'README of UniTrans (word translation)'), 'AdvPicker 2021': ((79.00, 82.90, 75.01), 'target dev', 'README of AdvPicker'), 'mBERT, target labels': ((87.38, 90.94, 82.82), '', 'IWDA, quoting Wu & Dredze'),
+    'Wu & Dredze 2019 (quote A)': ((74.96, 77.57, 69.56), 'source dev', 'READMEs of UniTrans, AdvPicker, Meta-Cross'),
+    'Wu & Dredze 2019 (quote B)': ((74.50, 79.50, 71.10), 'source dev', 'README of TSL'),
+    'Meta-Cross 2020': ((76.75, 80.44, 73.16), '', 'README of Meta-Cross'),
+    'TSL 2020, single source': ((76.94, 80.89, 73.22), 'last epoch', 'README of TSL'),
+    'TSL 2020, several sources': ((78.00, 81.33, 75.33), 'last epoch', 'README of TSL'),
+    'UniTrans 2020': ((79.31, 82.90, 74.82), '', 'README of UniTrans (word translation)'),
+    'AdvPicker 2021': ((79.00, 82.90, 75.01), 'target dev', 'README of AdvPicker'),
+    'mBERT, target labels': ((87.38, 90.94, 82.82), '', 'IWDA, quoting Wu & Dredze'),
 }
-PUBLISHED_F1 = {('conll', l): {m: (f[i], select, where) for m, (f, select, where) in _OTHERS.items()} for i, l in enumerate(('es', 'nl', 'de'))}
+PUBLISHED_F1 = {('conll', l): {m: (f[i], select, where) for m, (f, select, where) in _OTHERS.items()}
+    for i, l in enumerate(('es', 'nl', 'de'))}
 
 # %% ../nbs/75_report.ipynb #ef201334
 def leaderboard(
@@ -130,15 +151,23 @@ def leaderboard(
 )->pd.DataFrame: # A row for each target and method
     "Mean F1, sd, interval, difference from a baseline and how sure it is; published numbers below those of the same test"
     rows, out = finished(folder), []; methods = list(dict.fromkeys(r['method'] for r in rows))
-    against = {m: compared_methods(folder, m, baseline, may_differ=('src', 'select') if any(r.get('system') for r in rows if r['method'] == m) else ()) for m in methods if m != baseline and baseline in methods}
+    against = {m: compared_methods(folder, m, baseline, may_differ=('src', 'select')
+        if any(r.get('system') for r in rows if r['method'] == m) else ()) for m in methods if m != baseline and baseline in methods}
     for test in dict.fromkeys(map(_test, rows)):
         for m in methods:
             mine = [r for r in rows if (_test(r), r['method']) == (test, m)]
             if not mine: continue
-            f = [100*r['f1'] for r in mine]; low, high = interval(np.stack([stored_counts(Path(folder)/r['run']) for r in mine])); x = against.get(m, {}).get(test, {}); fell = collapsed(f)
-            out.append(dict(test=test, system=m, seeds=f'{len(f)}'+(f' ({len(fell)} collapsed)' if fell else ''), f1=mean(f), sd=stdev(f) if len(f) > 1 else None, low=low, high=high, difference=x.get('difference'), p=x.get('p_holm'), aso=x.get('aso'), strict_f1=mean(100*r['strict_f1'] for r in mine), select=signature_parts(mine[0]['signature'])['select'], source='this folder'))
+            f = [100*r['f1'] for r in mine]
+            low, high = interval(np.stack([stored_counts(Path(folder)/r['run']) for r in mine]))
+            x = against.get(m, {}).get(test, {})
+            fell = collapsed(f)
+            out.append(dict(test=test, system=m, seeds=f'{len(f)}'+(f' ({len(fell)} collapsed)' if fell else ''), f1=mean(f),
+                sd=stdev(f) if len(f) > 1 else None, low=low, high=high, difference=x.get('difference'), p=x.get('p_holm'),
+                aso=x.get('aso'), strict_f1=mean(100*r['strict_f1'] for r in mine), select=signature_parts(mine[0]['signature'])['select'],
+                source='this folder'))
         r = next(r for r in rows if _test(r) == test)
-        out += [dict(test=test, system=m, f1=f1, select=select or '?', source=where) for m, (f1, select, where) in PUBLISHED_F1.get((r['benchmark'], r['target']), {}).items()]
+        out += [dict(test=test, system=m, f1=f1, select=select or '?', source=where)
+            for m, (f1, select, where) in PUBLISHED_F1.get((r['benchmark'], r['target']), {}).items()]
     return pd.DataFrame(out)
 
 # %% ../nbs/75_report.ipynb #333a0c39
@@ -149,9 +178,19 @@ def methods_together(
     "Gold and what each method says of a test, by its first seed"
     first = {r['method']: Path(folder)/r['run'] for r in sorted(rows, key=lambda r: -r['seed'])}; systems, sure, tags = {}, {}, set()
     for method in dict.fromkeys(r['method'] for r in rows):
-        words, said = read_predictions(first[method]); systems = systems or dict(gold=said['gold']); systems[method] = list(said.values())[-1]
-        if (first[method]/'probabilities.safetensors').is_file(): names, p = read_probabilities(first[method]); tags.add(tuple(names)); sure[method] = list(p.values())[-1]
-    return readings(words, systems, languages=[rows[0]['target']], name=f'{_test(rows[0])}: {", ".join(list(systems)[1:])}', **(dict(tags=list(*tags), probabilities=sure) if len(tags) == 1 else {}))
+        words, said = read_predictions(first[method])
+        systems = systems or dict(gold=said['gold'])
+        systems[method] = list(said.values())[-1]
+        if (first[method]/'probabilities.safetensors').is_file():
+            names, p = read_probabilities(first[method])
+            tags.add(tuple(names))
+            sure[method] = list(p.values())[-1]
+    return readings(words, systems, languages=[rows[0]['target']], name=f'{_test(rows[0])}: {", ".join(list(systems)[1:])}',
+        **(dict(tags=list(*tags), probabilities=sure) if len(tags) == 1 else {}))
+
+# %% ../nbs/75_report.ipynb #f9787223
+_STYLE = ('body{font:15px system-ui;margin:2em}td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ccc}'
+    'td:nth-child(-n+2){text-align:left}')
 
 def write_report(
     folder, # Folder of a batch
@@ -159,14 +198,27 @@ def write_report(
 )->list[Path]: # report.md, report.html, report.csv, and a page for each test
     "Write the leaderboard of a folder in three forms, and the explorer of each test"
     board = leaderboard(folder, baseline); folder = Path(folder)
-    show = lambda k, v: '' if v is None or v != v else f'{v:.3f}' if k == 'p' else f'{v:.2f}' if k == 'aso' else f'{v:+.1f}' if k == 'difference' else f'{v:.1f}' if isinstance(v, float) else str(v)
-    cells = [[show(k, v) for k, v in zip(board.columns, r)] for r in board.itertuples(index=False)]; head = list(board.columns); rows = finished(folder); pages = {t: f'pages/{t.replace(" ", "-")}.html' for t in map(_test, rows)}
-    note = f'Entity F1 in percent, conlleval mode. low, high: 95 % interval over test sentences. difference, p (paired randomisation over sentences, Holm over targets) and aso (bound of almost stochastic order over seeds): against {baseline}.'
-    text = '\n'.join([note, '', *('| '+' | '.join(r)+' |' for r in [head, ['---']*len(head), *cells]), '', *dict.fromkeys(r['signature'] for r in rows), *([''] if failed_runs(folder) else []), failed_runs(folder)]).strip()+'\n'
-    link = lambda c: f'<a href="{html.escape(pages[c])}">{html.escape(c)}</a>' if c in pages else html.escape(c); cell = lambda tag, r: '<tr>'+''.join(f'<{tag}>{html.escape(c) if i else link(c)}</{tag}>' for i, c in enumerate(r))+'</tr>'
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(folder.name)}</title><style>body{{font:15px system-ui;margin:2em}}td,th{{padding:.2em .7em;text-align:right;border-bottom:1px solid #ccc}}td:nth-child(-n+2){{text-align:left}}</style><h1>{html.escape(folder.name)}</h1><p>{html.escape(note)}</p><table>{cell("th", head)}{"".join(cell("td", r) for r in cells)}</table><p>{html.escape(failed_runs(folder))}</p></html>'
-    for name, content in (('report.md', text), ('report.html', page), ('report.csv', board.to_csv(index=False))): write_atomically(folder/name, content)
+    form = dict(p='.3f', aso='.2f', difference='+.1f')
+    show = lambda k, v: '' if v is None or v != v else format(v, form.get(k, '.1f')) if k in form or isinstance(v, float) else str(v)
+    cells = [[show(k, v) for k, v in zip(board.columns, r)] for r in board.itertuples(index=False)]
+    head = list(board.columns)
+    rows = finished(folder)
+    pages = {t: f'pages/{t.replace(" ", "-")}.html' for t in map(_test, rows)}
+    note = ('Entity F1 in percent, conlleval mode. low, high: 95 % interval over test sentences. difference, p (paired randomisation over '
+        f'sentences, Holm over targets) and aso (bound of almost stochastic order over seeds): against {baseline}.')
+    text = '\n'.join([note, '', *('| '+' | '.join(r)+' |' for r in [head, ['---']*len(head), *cells]), '',
+        *dict.fromkeys(r['signature'] for r in rows), *([''] if failed_runs(folder) else []), failed_runs(folder)]).strip()+'\n'
+    link = lambda c: f'<a href="{html.escape(pages[c])}">{html.escape(c)}</a>' if c in pages else html.escape(c)
+    cell = lambda tag, r: '<tr>'+''.join(f'<{tag}>{html.escape(c) if i else link(c)}</{tag}>' for i, c in enumerate(r))+'</tr>'
+    name = html.escape(folder.name)
+    page = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{_STYLE}</style><h1>{name}</h1>'
+        f'<p>{html.escape(note)}</p><table>{cell("th", head)}{"".join(cell("td", r) for r in cells)}</table>'
+        f'<p>{html.escape(failed_runs(folder))}</p></html>')
+    for name, content in (('report.md', text), ('report.html', page), ('report.csv', board.to_csv(index=False))):
+        write_atomically(folder/name, content)
     (folder/'pages').mkdir(exist_ok=True); each = {t: methods_together(folder, [r for r in rows if _test(r) == t]) for t in pages}
     for t, r in each.items(): write_page(r, folder/pages[t])
-    if together := len({tuple(r.tags) for r in each.values()}) == 1 < len(each): write_page(joined(list(each.values()), folder.name), folder/'pages'/'all.html')
-    return [*(folder/f'report.{x}' for x in ('md', 'html', 'csv')), *(folder/p for p in pages.values()), *([folder/'pages'/'all.html'] if together else [])]
+    if together := len({tuple(r.tags) for r in each.values()}) == 1 < len(each):
+        write_page(joined(list(each.values()), folder.name), folder/'pages'/'all.html')
+    return [*(folder/f'report.{x}' for x in ('md', 'html', 'csv')), *(folder/p for p in pages.values()),
+        *([folder/'pages'/'all.html'] if together else [])]

@@ -35,7 +35,8 @@ from .pool import LanguageWeights, Pooling, TeacherPool, columns_of, combined, e
 from .prototypes import Prototypes, aligned
 from .selection import Refinement, language_score, least_foreign, neighbour_weights, neighbours_alike
 from .student import Distillation, distil
-from .teachers import Annotations, Recognizer, annotate, calibration, flat, load_evaluator, load_recognizer, train_evaluator, train_recognizer
+from .teachers import Annotations, Recognizer, annotate, calibration, flat
+from .teachers import load_evaluator, load_recognizer, train_evaluator, train_recognizer
 from .training import TrainSettings, has_bf16, processes, read_words_with, told
 
 # %% ../nbs/60_runs.ipynb #fa162652
@@ -83,14 +84,20 @@ METHODS = {
     'mtmt-alpha': dict(weights='a'),
     'mtmt-beta': dict(weights='b'),
     'mtmt-gamma': dict(weights='g'),
-    'mtmt-released': dict(weights='none', ner_reduction='mean', ner_words='pair', agreement_scope='pair', attention_mask=False, head_lr_ratio=.001, select='target-dev', pair_balance='gold', pairs_from='corpus',
-                          corpus_pairs=500_000, eval_boundaries='flat', teacher_cache=False, freeze_embeddings=False, learning_rate=5e-6, batch_size=32, warmup=0., schedule='constant', weight_decay=0., max_grad_norm=0.),
+    'mtmt-released': dict(weights='none', ner_reduction='mean', ner_words='pair', agreement_scope='pair', attention_mask=False,
+        head_lr_ratio=.001, select='target-dev', pair_balance='gold', pairs_from='corpus', corpus_pairs=500_000, eval_boundaries='flat',
+        teacher_cache=False, freeze_embeddings=False, learning_rate=5e-6, batch_size=32, warmup=0., schedule='constant', weight_decay=0.,
+        max_grad_norm=0.),
 }
-CHOICES = dict(problems=('raise', 'repair', 'skip'), precision=('auto', 'fp32', 'bf16'), device=('auto', 'cpu'), select=('source-dev', 'last', 'target-dev'), ner_reduction=('sum', 'mean'), ner_words=('all', 'pair'),
-               similarity_map=('sigmoid', 'half'), agreement_map=('sigmoid', 'cosine'), agreement_scope=('mean', 'pair', 'none'), same_class=('tag', 'type'), pair_balance=('pseudo', 'none', 'gold'),
-               pairs_from=('batch', 'corpus'), decode=('argmax', 'bio'), eval_boundaries=('sentence', 'flat'), schedule=('linear', 'constant', 'cosine', 'constant_with_warmup'),
-               teacher_weights=('uniform', 'language', 'entropy', 'agreement', 'reliability'), language_similarity=('learned', 'cosine', 'l1', 'l2'), language_level=('domain', 'sentence'),
-               language_temperature=('var', 'std'), language_penalty=('feature', 'language'), reliability_use=('weights', 'posterior'))
+CHOICES = dict(
+    problems=('raise', 'repair', 'skip'), precision=('auto', 'fp32', 'bf16'), device=('auto', 'cpu'),
+    select=('source-dev', 'last', 'target-dev'), schedule=('linear', 'constant', 'cosine', 'constant_with_warmup'),
+    ner_reduction=('sum', 'mean'), ner_words=('all', 'pair'), decode=('argmax', 'bio'), eval_boundaries=('sentence', 'flat'),
+    similarity_map=('sigmoid', 'half'), agreement_map=('sigmoid', 'cosine'), agreement_scope=('mean', 'pair', 'none'),
+    same_class=('tag', 'type'), pair_balance=('pseudo', 'none', 'gold'), pairs_from=('batch', 'corpus'),
+    teacher_weights=('uniform', 'language', 'entropy', 'agreement', 'reliability'),
+    language_similarity=('learned', 'cosine', 'l1', 'l2'), language_level=('domain', 'sentence'), language_temperature=('var', 'std'),
+    language_penalty=('feature', 'language'), reliability_use=('weights', 'posterior'))
 
 # %% ../nbs/60_runs.ipynb #c848fbce
 def _typed(name, value):
@@ -98,7 +105,8 @@ def _typed(name, value):
     kind = {f.name: f.type for f in fields(Recipe)}[name]
     if kind not in (str, int, float, bool):
         parts = [x for x in str(value).replace('+', ',').split(',') if x] if isinstance(value, str) else value
-        return (tuple(x.strip() for x in parts), None) if isinstance(parts, (list, tuple)) and all(isinstance(x, str) for x in parts) else (None, f'{name}: {value!r} is not a list of names such as "en" or "en,de"')
+        if isinstance(parts, (list, tuple)) and all(isinstance(x, str) for x in parts): return tuple(x.strip() for x in parts), None
+        return None, f'{name}: {value!r} is not a list of names such as "en" or "en,de"'
     if kind is float and type(value) is int: value = float(value)
     return (value, None) if type(value) is kind else (None, f'{name}: {value!r} is {type(value).__name__}, it should be {kind.__name__}')
 
@@ -117,21 +125,35 @@ def make_recipe(
     if bad: raise RecipeError('\n'.join(bad))
     return recipe
 
+# %% ../nbs/60_runs.ipynb #10d50d2a
 def _conflicts(r):
     "Choices that do not exist or do not go together"
-    bad = [f'{k}: {getattr(r, k)!r} is not a choice; there are {", ".join(c)}.'+did_you_mean(getattr(r, k), c) for k, c in CHOICES.items() if getattr(r, k) not in c]
-    if r.weights != 'none' and (not r.weights or set(r.weights)-set('abg')): bad.append(f'weights: {r.weights!r}; any of the letters a, b, g, or none')
-    if set(r.tasks)-{'recognition', 'similarity'} or (r.tasks and 'recognition' not in r.tasks): bad.append(f'tasks: {r.tasks}; recognition, or recognition and similarity, or none')
+    bad = [f'{k}: {getattr(r, k)!r} is not a choice; there are {", ".join(c)}.'+did_you_mean(getattr(r, k), c)
+        for k, c in CHOICES.items() if getattr(r, k) not in c]
+    if r.weights != 'none' and (not r.weights or set(r.weights)-set('abg')):
+        bad.append(f'weights: {r.weights!r}; any of the letters a, b, g, or none')
+    if set(r.tasks)-{'recognition', 'similarity'} or (r.tasks and 'recognition' not in r.tasks):
+        bad.append(f'tasks: {r.tasks}; recognition, or recognition and similarity, or none')
     if r.agreement_scope == 'pair' and r.ner_words != 'pair': bad.append('agreement_scope="pair" needs ner_words="pair"')
     if (r.select == 'target-dev' or r.pair_balance == 'gold') and not r.allow_target_labels:
-        bad.append('select="target-dev" and pair_balance="gold" look at labels of the target; set allow_target_labels=True to do it all the same (the signature will say so), or use select="source-dev", pair_balance="pseudo"')
-    bad += [f'{k} must be at least {n}, not {getattr(r, k)}' for k, n in dict(epochs=1, batch_size=0, max_length=8, pairs=2, limit=0, dev_limit=0, seed=0, learning_rate=0, freeze_layers=0, rounds=1, source_count=1, knn_k=1, language_rank=1, alignment=0, self_training=0).items() if getattr(r, k) < n]
+        bad.append('select="target-dev" and pair_balance="gold" look at labels of the target; '
+            'set allow_target_labels=True to do it all the same (the signature will '
+            'say so), or use select="source-dev", pair_balance="pseudo"')
+    bad += [f'{k} must be at least {n}, not {getattr(r, k)}' for k, n in dict(epochs=1, batch_size=0, max_length=8, pairs=2, limit=0,
+        dev_limit=0, seed=0, learning_rate=0, freeze_layers=0, rounds=1, source_count=1, knn_k=1, language_rank=1, alignment=0,
+        self_training=0).items() if getattr(r, k) < n]
     if not 0 < r.keep_share <= 1: bad.append(f'keep_share: {r.keep_share}; a share of the sentences, over 0 and up to 1')
-    if r.teacher_weights == 'language' and r.others: bad.append('teacher_weights="language" has no weight for other systems; use uniform, entropy, agreement or reliability')
-    if wrong := [x for x in r.other_labels if '=' not in x]: bad.append(f'other_labels: {", ".join(wrong)}; each is THEIRS=OURS, such as PERSON=PER')
-    if r.teacher_weights != 'uniform' and not r.teacher_per_source and not r.others: bad.append(f'teacher_weights={r.teacher_weights!r} needs teacher_per_source=True: one pot of labels makes one teacher')
-    if r.calibrate_similarity and ('similarity' not in r.tasks or r.select != 'source-dev'): bad.append('calibrate_similarity=True needs the similarity task, and select="source-dev": it is fitted on dev sets of the sources')
-    if not r.teacher_cache and (r.teacher_per_source or r.others or r.rounds > 1 or r.keep_share < 1 or r.knn_reliability): bad.append('teacher_cache=False asks one teacher of each task at every step: not with teacher_per_source, others, rounds, keep_share or knn_reliability')
+    if r.teacher_weights == 'language' and r.others:
+        bad.append('teacher_weights="language" has no weight for other systems; use uniform, entropy, agreement or reliability')
+    if wrong := [x for x in r.other_labels if '=' not in x]:
+        bad.append(f'other_labels: {", ".join(wrong)}; each is THEIRS=OURS, such as PERSON=PER')
+    if r.teacher_weights != 'uniform' and not r.teacher_per_source and not r.others:
+        bad.append(f'teacher_weights={r.teacher_weights!r} needs teacher_per_source=True: one pot of labels makes one teacher')
+    if r.calibrate_similarity and ('similarity' not in r.tasks or r.select != 'source-dev'):
+        bad.append('calibrate_similarity=True needs the similarity task, and select="source-dev": it is fitted on dev sets of the sources')
+    if not r.teacher_cache and (r.teacher_per_source or r.others or r.rounds > 1 or r.keep_share < 1 or r.knn_reliability):
+        bad.append('teacher_cache=False asks one teacher of each task at every step: not with '
+            'teacher_per_source, others, rounds, keep_share or knn_reliability')
     if r.target in r.sources: bad.append(f'target: {r.target!r} is also a source; a target has no labels')
     try: benchmark(r.benchmark); r.source_benchmark and benchmark(r.source_benchmark)
     except DataError as e: bad.append(f'benchmark: {e}')
@@ -142,9 +164,11 @@ def cell_parameters(
     namespace:dict # `globals()` of the notebook
 )->dict[str, list[str]]: # Names by cell, the cell named by its first line
     "Names assigned in the parameter cells that were run: those that begin with `# Parameters`, papermill's among them"
-    latest = {c.split('\n')[0]: c for c in namespace.get('In', []) if c.startswith('# Parameters')}      # a cell that was run again counts as it is now
+    # a cell that was run again counts as it is now
+    latest = {c.split('\n')[0]: c for c in namespace.get('In', []) if c.startswith('# Parameters')}
     names = lambda n: [t.id for t in (n.targets if isinstance(n, ast.Assign) else [n.target])]
-    return {first: [x for n in ast.parse(c).body if isinstance(n, (ast.Assign, ast.AnnAssign)) for x in names(n)] for first, c in latest.items()}
+    return {first: [x for n in ast.parse(c).body if isinstance(n, (ast.Assign, ast.AnnAssign)) for x in names(n)]
+        for first, c in latest.items()}
 
 def notebook_recipe(
     namespace:dict # `globals()` of the notebook
@@ -154,7 +178,8 @@ def notebook_recipe(
     if not assigned: raise RecipeError('no parameter cell was run: run the cell that begins with "# Parameters" first')
     options = namespace.get('options') or {}
     if not isinstance(options, dict): raise RecipeError(f'options: {options!r} is not a mapping such as {{"weights": "ab"}}')
-    default = lambda k: type(namespace[k]) is type(d := getattr(Recipe, k, None)) and namespace[k] == d       # leaves the choice to the preset
+    # leaves the choice to the preset
+    default = lambda k: type(namespace[k]) is type(d := getattr(Recipe, k, None)) and namespace[k] == d
     return make_recipe(**{k: namespace[k] for k in dict.fromkeys(assigned) if k != 'options' and not default(k)}, **options)
 
 # %% ../nbs/60_runs.ipynb #7e5d61fd
@@ -179,9 +204,12 @@ def with_sources(
     if r.sources != ('auto',): return r
     origin = source_benchmark(r); have = [l for l in labelled_languages(origin, r.data_dir) if l != r.target]
     if not have: raise RecipeError(f'sources: no language of {origin} but {r.target} has a train and a dev file in {r.data_dir!r}')
-    encoder, tokenizer = WordEncoder(load_encoder(r.encoder), r.attention_mask), load_tokenizer(r.encoder); read = lambda c: sentence_vectors(encoder, take(c, min(r.limit or 500, 500))['tokens'], tokenizer, r.max_length)
-    ranked = rank_sources({l: read(load_unlabelled(origin, l, r.data_dir)) for l in have}, read(load_unlabelled(r.benchmark, r.target, r.data_dir)), r, r.seed)
-    say(f'sources of {origin} by likeness to {r.target}: '+', '.join(f'{l} {w:.2f} (takes {100*share:.0f}% of the sentences, cosine {c:.2f})' for l, w, share, c in ranked))
+    encoder, tokenizer = WordEncoder(load_encoder(r.encoder), r.attention_mask), load_tokenizer(r.encoder)
+    read = lambda c: sentence_vectors(encoder, take(c, min(r.limit or 500, 500))['tokens'], tokenizer, r.max_length)
+    ranked = rank_sources({l: read(load_unlabelled(origin, l, r.data_dir)) for l in have},
+        read(load_unlabelled(r.benchmark, r.target, r.data_dir)), r, r.seed)
+    say(f'sources of {origin} by likeness to {r.target}: '+', '.join(
+        f'{l} {w:.2f} (takes {100*share:.0f}% of the sentences, cosine {c:.2f})' for l, w, share, c in ranked))
     chosen = tuple(l for l, *_ in ranked[:r.source_count]); say(f'sources: {", ".join(chosen)}')
     return replace(r, sources=chosen)
 
@@ -210,19 +238,29 @@ class Materials:
         mine = [d for l, d in self.devs.items() if l in langs] or list(self.devs.values())
         return concatenate_datasets(mine) if mine else None
 
+# %% ../nbs/60_runs.ipynb #88e7bd03
 def load_materials(
     r:Recipe # The recipe
 )->Materials:
     "Read everything that training may see"
     origin = source_benchmark(r)
-    schema = source_schema(origin, r.benchmark, list(r.sources), r.data_dir); notes = [f'entity types: {", ".join(schema.types)}; everything else is O']
+    schema = source_schema(origin, r.benchmark, list(r.sources), r.data_dir)
+    notes = [f'entity types: {", ".join(schema.types)}; everything else is O']
     def labelled(lang, split, n):
-        corpus, report = load_labelled(origin, lang, split, schema, r.data_dir, r.problems, strict=True); like = compared(origin, lang, split, corpus); notes.append(f'{origin} {lang} {split}: {report}'+(f'; {like}' if like else '')+(f'; first {n} used' if n and n < corpus.num_rows else ''))
+        corpus, report = load_labelled(origin, lang, split, schema, r.data_dir, r.problems, strict=True)
+        like = compared(origin, lang, split, corpus)
+        notes.append(f'{origin} {lang} {split}: {report}'+(f'; {like}' if like else '')
+            +(f'; first {n} used' if n and n < corpus.num_rows else ''))
         return take(corpus, n)
     sources = {l: labelled(l, 'train', r.limit) for l in r.sources}
     devs = {l: labelled(l, 'dev', r.dev_limit) for l in r.sources} if r.select == 'source-dev' else {}
-    raw = load_unlabelled(r.benchmark, r.target, r.data_dir); like = compared(r.benchmark, r.target, 'train', raw); notes.append(f'{r.benchmark} {r.target} train, without labels: {raw.num_rows:,} sentences'+(f'; {like}' if like else '')+(f'; first {r.limit} used' if r.limit and r.limit < raw.num_rows else ''))
-    if r.select == 'target-dev': devs = {r.target: take(load_labelled(r.benchmark, r.target, 'dev', schema, r.data_dir, r.problems)[0], r.dev_limit)}; notes.append('ORACLE SELECTION: the labelled dev set of the target chooses the epoch')
+    raw = load_unlabelled(r.benchmark, r.target, r.data_dir)
+    like = compared(r.benchmark, r.target, 'train', raw)
+    notes.append(f'{r.benchmark} {r.target} train, without labels: {raw.num_rows:,} sentences'+(f'; {like}' if like else '')
+        +(f'; first {r.limit} used' if r.limit and r.limit < raw.num_rows else ''))
+    if r.select == 'target-dev':
+        devs = {r.target: take(load_labelled(r.benchmark, r.target, 'dev', schema, r.data_dir, r.problems)[0], r.dev_limit)}
+        notes.append('ORACLE SELECTION: the labelled dev set of the target chooses the epoch')
     return Materials(schema, sources, devs, take(raw, r.limit), notes)
 
 # %% ../nbs/60_runs.ipynb #0f27fa86
@@ -232,7 +270,8 @@ def settings(
     "The training loop's part of a recipe"
     rate = r.learning_rate or (1e-4 if AutoConfig.from_pretrained(encoder_path(r.encoder)).hidden_size < 512 else 5e-5)
     gpu = torch.cuda.is_available() and r.device != 'cpu'
-    return TrainSettings(**{f.name: getattr(r, f.name) for f in fields(TrainSettings)} | dict(learning_rate=rate, precision=('bf16' if has_bf16(gpu) else 'fp32') if r.precision == 'auto' else r.precision))
+    return TrainSettings(**{f.name: getattr(r, f.name) for f in fields(TrainSettings)}
+        | dict(learning_rate=rate, precision=('bf16' if has_bf16(gpu) else 'fp32') if r.precision == 'auto' else r.precision))
 
 # %% ../nbs/60_runs.ipynb #f4417bd2
 class Workshop:
@@ -242,7 +281,8 @@ class Workshop:
         self.groups = [(l,) for l in r.sources] if r.teacher_per_source else [r.sources]      # the sources of each teacher
         freezing = dict(freeze_embeddings=r.freeze_embeddings, freeze_layers=r.freeze_layers, attention_mask=r.attention_mask)
         self.common = dict(encoder=r.encoder, settings=replace(self.settings, head_lr_ratio=max(r.head_lr_ratio, 1.)), **freezing)
-        self.base = dict(encoder=weights_hash(load_encoder(r.encoder)), **freezing, **{k: v for k, v in asdict(self.common['settings']).items() if k != 'device'})
+        self.base = dict(encoder=weights_hash(load_encoder(r.encoder)), **freezing,
+            **{k: v for k, v in asdict(self.common['settings']).items() if k != 'device'})
 
     def made_of(self, langs:Sequence[str])->dict:
         "All that a teacher of some sources depends on"
@@ -251,7 +291,7 @@ class Workshop:
 
     @contextmanager
     def lock(self, name, timeout=-1):
-        "What keeps two processes from making the same thing; a process that dies lets go of it. Under torchrun the first process holds it for all"
+        "What keeps two processes from making the same thing; one that dies lets go of it. Under torchrun the first holds it for all"
         (self.folder/'.locks').mkdir(parents=True, exist_ok=True); lock = FileLock(self.folder/'.locks'/name, timeout)
         told(lambda: lock.acquire() and None)
         try: yield; told(lambda: None)
@@ -260,17 +300,23 @@ class Workshop:
     def _lesson(self, task):
         "How a task's teacher is trained: its options, and what they add to its name"
         r = self.r
-        if task == 'similarity': return (more := dict(pairs=r.pairs, oo_share=r.oo_share, same_class=r.same_class, similarity_map=r.similarity_map)), more
+        if task == 'similarity':
+            return (more := dict(pairs=r.pairs, oo_share=r.oo_share, same_class=r.same_class, similarity_map=r.similarity_map)), more
         if not r.alignment: return {}, {}
-        return dict(lesson=aligned(self.m.target['tokens'], r)), {f.name: getattr(r, f.name) for f in fields(Prototypes) if f.name not in ('self_training', 'prototype_mix', 'prototype_doubt')} | dict(target=content_hash(self.m.target))
+        own = [f.name for f in fields(Prototypes) if f.name not in ('self_training', 'prototype_mix', 'prototype_doubt')]
+        return dict(lesson=aligned(self.m.target['tokens'], r)), {k: getattr(r, k) for k in own} | dict(target=content_hash(self.m.target))
 
     def _teacher(self, task, langs, timeout):
         "Name and model of a teacher, from its folder or trained now"
-        kind, make, load = ('recognizer', train_recognizer, load_recognizer) if task == 'recognition' else ('evaluator', train_evaluator, load_evaluator)
+        if task == 'recognition': kind, make, load = 'recognizer', train_recognizer, load_recognizer
+        else: kind, make, load = 'evaluator', train_evaluator, load_evaluator
         more, made = self._lesson(task); name = f'{kind}-{key(**self.made_of(langs), **made)}'; folder = self.folder/'teachers'/name
         with self.lock(name, timeout):
             if told((folder/'mtmt.json').exists): self.reused.append(name); self.say(f'{name}: used again')
-            else: text = self.m.train(langs); self.say(f'{name}: training on {text.num_rows:,} sentences'); make(text, folder, dev=self.m.dev(langs), **self.common, **more)
+            else:
+                text = self.m.train(langs)
+                self.say(f'{name}: training on {text.num_rows:,} sentences')
+                make(text, folder, dev=self.m.dev(langs), **self.common, **more)
         return name, load(folder)
 
     def teachers(self,
@@ -284,6 +330,7 @@ class Workshop:
                 except Timeout: self.say(f'the teacher of {t} for {"+".join(g)} is in training elsewhere')
         return {w: found[w] for w in wanted}
 
+# %% ../nbs/60_runs.ipynb #75e58d60
 def other_file(path)->Path:
     "A file as given, or relative to the project"
     return Path(path).expanduser() if Path(path).expanduser().exists() else project_root()/path
@@ -302,16 +349,25 @@ def annotations(
     "What the teachers say of the raw target, asked once"
     m, out, text = shop.m, [], shop.m.target['tokens']
     for g in shop.groups:
-        mine = {task: x for (task, langs), x in found.items() if langs == g}; path = shop.folder/'annotations'/f'{shop.r.target}-{key(text=content_hash(m.target), teachers=[name for name, _ in mine.values()])}.safetensors'
+        mine = {task: x for (task, langs), x in found.items() if langs == g}
+        made_of = key(text=content_hash(m.target), teachers=[name for name, _ in mine.values()])
+        path = shop.folder/'annotations'/f'{shop.r.target}-{made_of}.safetensors'
         shop.say(f'{shop.r.target}: {"annotations used again" if path.exists() else "the teachers read"} {len(text):,} sentences')
         said = annotate(text, *(mine.get(t, (None, None))[1] for t in ('recognition', 'similarity')), path)
-        if shop.r.calibrate_similarity: said = replace(said, calibration=calibration(mine['similarity'][1], m.dev(g), shop.r.same_class)); shop.say(f'similarities of {"+".join(g)}: slope {said.calibration[0]:.2f}, shift {said.calibration[1]:.2f}')
-        out.append(replace(said, probabilities=columns_of(said.probabilities, mine['recognition'][1].tags, m.schema.tags, who=f'the recognizer of {"+".join(g)}')))
+        if shop.r.calibrate_similarity:
+            said = replace(said, calibration=calibration(mine['similarity'][1], m.dev(g), shop.r.same_class))
+            shop.say(f'similarities of {"+".join(g)}: slope {said.calibration[0]:.2f}, shift {said.calibration[1]:.2f}')
+        out.append(replace(said, probabilities=columns_of(said.probabilities, mine['recognition'][1].tags, m.schema.tags,
+            who=f'the recognizer of {"+".join(g)}')))
     return out+[_other(shop, p) for p in shop.r.others]
 
+# %% ../nbs/60_runs.ipynb #c839fedf
 def _other(shop, path):
     "What another system says of the raw target"
-    r, n = shop.r, shop.m.target.num_rows; said = read_system(other_file(path), load_unlabelled(r.benchmark, r.target, r.data_dir)['tokens'], shop.m.schema, dict(x.split('=') for x in r.other_labels)); shop.say(f'{Path(path).name}: {said}')
+    r, n = shop.r, shop.m.target.num_rows
+    said = read_system(other_file(path), load_unlabelled(r.benchmark, r.target, r.data_dir)['tokens'], shop.m.schema,
+        dict(x.split('=') for x in r.other_labels))
+    shop.say(f'{Path(path).name}: {said}')
     return as_annotations(replace(said, tags=said.tags[:n], scores=said.scores[:n]), shop.m.schema, r.other_confidence)
 
 def likeness(
@@ -321,8 +377,10 @@ def likeness(
     r, m = shop.r, shop.m
     if r.teacher_weights != 'language': return None
     encoder, tokenizer = WordEncoder(load_encoder(r.encoder), r.attention_mask), load_tokenizer(r.encoder)
-    out = LanguageWeights(lambda text: sentence_vectors(encoder, text, tokenizer, r.max_length), [take(c, 500)['tokens'] for c in m.sources.values()], take(m.target, 500)['tokens'], r, r.seed)
-    shop.say('weights of the sources: '+', '.join(f'{l} {x:.2f}' for l, x in zip(r.sources, out.domain[:, 0].tolist()))+f' ({effective_sources(out.domain):.1f} in effect)')
+    out = LanguageWeights(lambda text: sentence_vectors(encoder, text, tokenizer, r.max_length),
+        [take(c, 500)['tokens'] for c in m.sources.values()], take(m.target, 500)['tokens'], r, r.seed)
+    shop.say('weights of the sources: '+', '.join(f'{l} {x:.2f}' for l, x in zip(r.sources, out.domain[:, 0].tolist()))
+        +f' ({effective_sources(out.domain):.1f} in effect)')
     return out
 
 # %% ../nbs/60_runs.ipynb #f48dfe9d
@@ -332,12 +390,18 @@ def run_name(
     test:Dataset # Test set
 )->str:
     "Name of a run's folder: equal recipes on equal data have equal names"
-    later = {f.name: f.default for c in (Prototypes, Pooling, Refinement) for f in fields(c)} | {k: getattr(Recipe, k) for k in ('source_count', 'others', 'other_labels', 'other_confidence')}        # options that came later count where they are used: what was run before them keeps its name
-    own = {k: v for k, v in asdict(r).items() if k not in ('out_dir', 'data_dir', 'device') and not (k in later and v == later[k])}      # where things lie does not change them
-    if r.others: own['others'] = [hashlib.sha256(other_file(p).read_bytes()).hexdigest() if other_file(p).is_file() else p for p in r.others]
+    # options that came later count where they are used: what was run before them keeps its name
+    later = {f.name: f.default for c in (Prototypes, Pooling, Refinement) for f in fields(c)}
+    later |= {k: getattr(Recipe, k) for k in ('source_count', 'others', 'other_labels', 'other_confidence')}
+    # where things lie does not change them
+    own = {k: v for k, v in asdict(r).items() if k not in ('out_dir', 'data_dir', 'device') and not (k in later and v == later[k])}
+    if r.others:
+        own['others'] = [hashlib.sha256(other_file(p).read_bytes()).hexdigest() if other_file(p).is_file() else p for p in r.others]
     made_of = {'+'.join(g): shop.made_of(g) for g in shop.groups} if r.teacher_per_source else shop.made_of(r.sources)
-    return f'{r.benchmark}-{r.target}-{r.method}-s{r.seed}-{key(recipe=own, made_of=made_of, target_text=content_hash(shop.m.target), test_text=content_hash(test))}'
+    all_of_it = key(recipe=own, made_of=made_of, target_text=content_hash(shop.m.target), test_text=content_hash(test))
+    return f'{r.benchmark}-{r.target}-{r.method}-s{r.seed}-{all_of_it}'
 
+# %% ../nbs/60_runs.ipynb #7e0e6343
 def run(
     r:Recipe, # What to do
     say:Callable[[str], None]=logging.getLogger(__name__).info # Receives a line for each step
@@ -345,40 +409,63 @@ def run(
     "Carry out a recipe, or return what an equal one gave before"
     r = with_sources(r, say); m = load_materials(r)
     for note in m.notes: say(note)
-    test, report = load_labelled(r.benchmark, r.target, 'test', m.schema, r.data_dir, r.problems); say(f'{r.benchmark} {r.target} test: {report}')
+    test, report = load_labelled(r.benchmark, r.target, 'test', m.schema, r.data_dir, r.problems)
+    say(f'{r.benchmark} {r.target} test: {report}')
     shop = Workshop(r, m, say); folder = shop.folder/run_name(r, shop, test)
     with shop.lock(folder.name):                             # another process may be at it: then this one reads what that one wrote
         if told((folder/'run.json').exists): say(f'{folder.name}: done before')
         else: _carry_out(r, m, shop, folder, test, report)
     return json.loads((folder/'run.json').read_text())
 
+# %% ../nbs/60_runs.ipynb #c3726750
 def _carry_out(r, m, shop, folder, test, report):
     "Teachers, students, predictions, score; run.json last"
-    start = time.time(); found = shop.teachers(r.tasks or ('recognition',)); languages = likeness(shop); pool = TeacherPool([model for (task, _), (_, model) in found.items() if task == 'recognition'], r, languages)
+    start = time.time()
+    found = shop.teachers(r.tasks or ('recognition',))
+    languages = likeness(shop)
+    pool = TeacherPool([model for (task, _), (_, model) in found.items() if task == 'recognition'], r, languages)
     students = _students(r, m, shop, found, languages, folder) if r.tasks else []
     each = pool.ask(test['tokens'], 'recognizer reads the test'); one, w = combined(each, r, languages and languages(test['tokens']))
     p = {'recognizer': one} | ({f'recognizer-{g[0]}': x for g, x in zip(shop.groups, each)} if len(each) > 1 else {})
-    p |= {f'round{n}' if n < len(students) else 'student': s.probabilities(test['tokens'], 'student reads the test') for n, s in enumerate(students, 1)}
-    p = {n: x.float().contiguous() for n, x in p.items()}; said = {n: decode(x.numpy(), [len(t) for t in test['tokens']], m.schema.tags, r.decode) for n, x in p.items()}
+    p |= {f'round{n}' if n < len(students) else 'student': s.probabilities(test['tokens'], 'student reads the test')
+        for n, s in enumerate(students, 1)}
+    p = {n: x.float().contiguous() for n, x in p.items()}
+    said = {n: decode(x.numpy(), [len(t) for t in test['tokens']], m.schema.tags, r.decode) for n, x in p.items()}
     write_atomically(folder/'probabilities.safetensors', save(p, dict(tags=json.dumps(m.schema.tags), systems=json.dumps(list(p)))))
     teachers = {name.split('-')[0]+(f'-{g[0]}' if len(each) > 1 else ''): name for (_, g), (name, _) in found.items()}
-    out = told(lambda: _write_run(r, folder, test, report, said, 'student' if students else 'recognizer', m.notes, start, processes=processes()[1], teachers=teachers, teacher_weights={'+'.join(g): round(x.mean().item(), 4) for g, x in zip(shop.groups, w)}, reused=shop.reused, settings=asdict(shop.settings),
-                     data=dict(train={l: content_hash(c) for l, c in m.sources.items()}, dev={l: content_hash(c) for l, c in m.devs.items()}, target=content_hash(m.target), test=content_hash(test)), encoder_hash=shop.base['encoder']))
+    about = dict(processes=processes()[1], teachers=teachers, reused=shop.reused, settings=asdict(shop.settings),
+        teacher_weights={'+'.join(g): round(x.mean().item(), 4) for g, x in zip(shop.groups, w)},
+        data=dict(train={l: content_hash(c) for l, c in m.sources.items()}, dev={l: content_hash(c) for l, c in m.devs.items()},
+            target=content_hash(m.target), test=content_hash(test)), encoder_hash=shop.base['encoder'])
+    main = 'student' if students else 'recognizer'
+    out = told(lambda: _write_run(r, folder, test, report, said, main, m.notes, start, **about))
     shop.say(f'{folder.name}: F1 {out["f1"]:.3f} (strict {out["strict_f1"]:.3f})')
 
+# %% ../nbs/60_runs.ipynb #8a547b3f
 def versions()->dict[str, str]:
     "Versions of what computes, and the commit of the project where there is one"
-    git = subprocess.run(['git', '-C', str(project_root()), 'describe', '--always', '--dirty', '--abbrev=12'], capture_output=True, text=True) if shutil.which('git') else None
-    return dict(mtmt=mtmt.__version__, commit=git.stdout.strip() if git and not git.returncode else '', python=platform.python_version()) | {p: version(p) for p in ('torch', 'transformers', 'datasets', 'seqeval', 'numpy')}
+    git = subprocess.run(['git', '-C', str(project_root()), 'describe', '--always', '--dirty', '--abbrev=12'], capture_output=True,
+        text=True) if shutil.which('git') else None
+    return dict(mtmt=mtmt.__version__, commit=git.stdout.strip() if git and not git.returncode else '',
+        python=platform.python_version()) | {p: version(p) for p in ('torch', 'transformers', 'datasets', 'seqeval', 'numpy')}
 
 def _write_run(r, folder, test, report, said, main, notes, start, **more):
     "Score what systems say of the test, and keep all of it; run.json last"
-    score = {n: scores(tag_names(test), tags, r.eval_boundaries) for n, tags in said.items()}; result = score[main]; repair = '+'.join(f'{k}:{n}' for k, n in sorted(report.repaired.items())) or 'none'
-    out = dict(run=folder.name, benchmark=r.benchmark, source_benchmark=source_benchmark(r), sources=list(r.sources), target=r.target, method=r.method, encoder=r.encoder, seed=r.seed, **{k: result[k] for k in ('precision', 'recall', 'f1')},
-               strict_f1=result['strict']['f1'], types=result['types'], teacher_f1=score.get('recognizer', result)['f1'], systems={n: dict(f1=x['f1'], strict_f1=x['strict']['f1']) for n, x in score.items()},
-               signature=signature(r.sources, r.target, r.benchmark, content_hash(test), r.select+('(oracle)' if r.allow_target_labels else ''), repair, boundaries=r.eval_boundaries, version=mtmt.__version__),
-               seconds=round(time.time()-start, 1), cpu_seconds=round(time.process_time(), 1), peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024, device=torch.cuda.get_device_name() if torch.cuda.is_available() and r.device != 'cpu' else f'cpu, {torch.get_num_threads()} threads',
-               status='done', versions=versions(), notes=notes+[f'test: {report}'], recipe=asdict(r) | dict(out_dir='', data_dir='')) | more
+    score = {n: scores(tag_names(test), tags, r.eval_boundaries) for n, tags in said.items()}
+    result = score[main]
+    repair = '+'.join(f'{k}:{n}' for k, n in sorted(report.repaired.items())) or 'none'
+    select = r.select+('(oracle)' if r.allow_target_labels else '')
+    gpu = torch.cuda.is_available() and r.device != 'cpu'
+    out = dict(run=folder.name, benchmark=r.benchmark, source_benchmark=source_benchmark(r), sources=list(r.sources), target=r.target,
+        method=r.method, encoder=r.encoder, seed=r.seed, **{k: result[k] for k in ('precision', 'recall', 'f1')},
+        strict_f1=result['strict']['f1'], types=result['types'], teacher_f1=score.get('recognizer', result)['f1'],
+        systems={n: dict(f1=x['f1'], strict_f1=x['strict']['f1']) for n, x in score.items()},
+        signature=signature(r.sources, r.target, r.benchmark, content_hash(test), select, repair, boundaries=r.eval_boundaries,
+            version=mtmt.__version__),
+        seconds=round(time.time()-start, 1), cpu_seconds=round(time.process_time(), 1),
+        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024,
+        device=torch.cuda.get_device_name() if gpu else f'cpu, {torch.get_num_threads()} threads',
+        status='done', versions=versions(), notes=notes+[f'test: {report}'], recipe=asdict(r) | dict(out_dir='', data_dir='')) | more
     write_conll(folder/'predictions.conll', test['tokens'], tag_names(test), *said.values())
     write_atomically(folder/'run.json', json.dumps(out, indent=1, ensure_ascii=False)+'\n')
     return out
@@ -387,14 +474,20 @@ def _write_run(r, folder, test, report, said, main, notes, start, **more):
 def _students(r, m, shop, found, languages, folder):
     "The student of each round"
     target, said, trust = _chosen(r, m, shop, found, pooled(annotations(shop, found), r, languages and languages(m.target['tokens'])))
-    gold = flat(take(load_labelled(r.benchmark, r.target, 'train', m.schema, r.data_dir, r.problems)[0], r.limit)['ner_tags']) if r.pair_balance == 'gold' else None
+    gold = flat(take(load_labelled(r.benchmark, r.target, 'train', m.schema, r.data_dir, r.problems)[0],
+        r.limit)['ner_tags']) if r.pair_balance == 'gold' else None
     how = Distillation(**{f.name: getattr(r, f.name) for f in fields(Distillation)}); shop.say(f'student: learning {" and ".join(r.tasks)}')
-    live = None if r.teacher_cache else tuple(found.get((t, r.sources), (None, None))[1] for t in ('recognition', 'similarity')); students = []
+    live = None if r.teacher_cache else tuple(found.get((t, r.sources), (None, None))[1] for t in ('recognition', 'similarity'))
+    students = []
     for n in range(1, r.rounds+1):
         place = folder/(f'round{n}' if n < r.rounds else 'model')
         if told((place/'mtmt.json').exists): students.append(load_recognizer(place))
-        else: students.append(distil(target, said, m.schema, place, how, live=live, gold=gold, trust=trust, dev=m.dev(r.sources), **shop.common | dict(settings=shop.settings)))
-        if n < r.rounds: shop.say(f'round {n} of {r.rounds} is done'); said = replace(said, probabilities=students[-1].probabilities(target['tokens'], 'student reads the target').half())
+        else:
+            students.append(distil(target, said, m.schema, place, how, live=live, gold=gold, trust=trust, dev=m.dev(r.sources),
+                **shop.common | dict(settings=shop.settings)))
+        if n < r.rounds:
+            shop.say(f'round {n} of {r.rounds} is done')
+            said = replace(said, probabilities=students[-1].probabilities(target['tokens'], 'student reads the target').half())
     return students
 
 def _chosen(r, m, shop, found, said):
@@ -407,7 +500,8 @@ def _chosen(r, m, shop, found, said):
         h, p = read(m.target['tokens']); labels = p.argmax(-1)
         if r.knn_reliability: trust.append(neighbour_weights(neighbours_alike(h, kind[labels], r.knn_k), labels, r.knn_slope))
         if r.keep_share < 1: foreign.append(language_score(read(take(m.train(langs), 2000)['tokens'])[0], h, lengths, seed=r.seed))
-    keep = least_foreign(torch.stack(foreign).mean(0), r.keep_share) if foreign else torch.arange(len(lengths)); rows = torch.isin(torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)), keep)
+    keep = least_foreign(torch.stack(foreign).mean(0), r.keep_share) if foreign else torch.arange(len(lengths))
+    rows = torch.isin(torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)), keep)
     if foreign: shop.say(f'{len(keep):,} of {len(lengths):,} sentences kept')
     said = replace(said, **{k: getattr(said, k)[rows] for k in ('probabilities', 'vectors', 'weights') if getattr(said, k) is not None})
     return m.target.select(keep.tolist()), said, torch.stack(trust).mean(0)[rows] if trust else None
@@ -415,7 +509,7 @@ def _chosen(r, m, shop, found, said):
 # %% ../nbs/60_runs.ipynb #05ff551d
 def read_predictions(
     folder # Folder of a run
-)->tuple[list[list[str]], dict[str, list[list[str]]]]: # Words; tags by system: gold, recognizer (what the student learned from), each source's recognizer if there are several, student
+)->tuple[list[list[str]], dict[str, list[list[str]]]]: # Words; tags by system: gold, recognizer, each source's own, student
     "The predictions that a run kept"
     path = Path(folder)/'predictions.conll'
     if not path.is_file(): raise MtmtError(f'{folder}: no predictions.conll; is it the folder of a finished run?')
@@ -431,9 +525,14 @@ def read_probabilities(
 )->tuple[list[str], dict[str, np.ndarray]]: # Tags, C names; (N, C) by system, a row for each word of the test
     "The tag probabilities that a run kept"
     path = Path(folder)/'probabilities.safetensors'
-    if not path.is_file(): raise MtmtError(f'{folder}: no probabilities.safetensors. Another system\'s predictions have none; a run from before they were kept gets them when its run.json is deleted and its recipe run again: the models are used again, only the test is read anew')
+    if not path.is_file():
+        raise MtmtError(f'{folder}: no probabilities.safetensors. Another system\'s predictions have '
+            'none; a run from before they were kept gets them when its run.json is deleted '
+            'and its recipe run again: the models are used again, only the test is read anew')
     try:
-        with safe_open(path, 'numpy') as f: about = f.metadata(); return json.loads(about['tags']), {n: f.get_tensor(n) for n in json.loads(about['systems'])}
+        with safe_open(path, 'numpy') as f:
+            about = f.metadata()
+            return json.loads(about['tags']), {n: f.get_tensor(n) for n in json.loads(about['systems'])}
     except SafetensorError as e: raise MtmtError(f'{path}: {e}; delete it and run.json, and run the recipe again') from e
 
 # %% ../nbs/60_runs.ipynb #72e469cc
@@ -447,6 +546,9 @@ def score_system(
     "Score another system like a run"
     if name in METHODS: raise RecipeError(f'name: {name!r} is a method of this kit; choose another')
     r = make_recipe(**dict(method='direct') | given); schema = source_schema(source_benchmark(r), r.benchmark, list(r.sources), r.data_dir)
-    test, report = load_labelled(r.benchmark, r.target, 'test', schema, r.data_dir, r.problems); said = read_system(path, test['tokens'], schema, mapping); say(f'{Path(path).name}: {said}')
-    r = replace(r, method=name, sources=(), encoder='', select='none'); folder = out_folder(r)/f'{r.benchmark}-{r.target}-{name}-{key(tags=said.tags, test_text=content_hash(test))}'
+    test, report = load_labelled(r.benchmark, r.target, 'test', schema, r.data_dir, r.problems)
+    said = read_system(path, test['tokens'], schema, mapping)
+    say(f'{Path(path).name}: {said}')
+    r = replace(r, method=name, sources=(), encoder='', select='none')
+    folder = out_folder(r)/f'{r.benchmark}-{r.target}-{name}-{key(tags=said.tags, test_text=content_hash(test))}'
     return _write_run(r, folder, test, report, {name: said.tags}, name, [f'{Path(path).name}: {said}'], time.time(), system=True)

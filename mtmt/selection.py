@@ -34,7 +34,10 @@ def neighbours_alike(
     "How many of a word's k nearest words have its type"
     u, n = F.normalize(vectors.float(), dim=-1), torch.empty(len(vectors)); k = min(k, len(u)-1)
     for at in torch.arange(len(u)).split(block):
-        c = u[at]@u.T; c[torch.arange(len(at)), at] = -2; near, who = c.masked_fill_(c > 1-1e-6, -2).topk(k)      # neither itself nor an exact duplicate
+        # neither itself nor an exact duplicate
+        c = u[at]@u.T
+        c[torch.arange(len(at)), at] = -2
+        near, who = c.masked_fill_(c > 1-1e-6, -2).topk(k)
         n[at] = ((kind[who] == kind[at][:, None]) & (near > -2)).sum(1).float()
     return n
 
@@ -66,7 +69,9 @@ def language_score(
     sentence = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)); fold = sentence%2; score = torch.empty(len(target))
     for half in (0, 1):
         chance = torch.Generator().manual_seed(seed); theirs = target[fold != half] if (fold != half).any() else target
-        with torch.random.fork_rng(): torch.manual_seed(seed); D = nn.Sequential(nn.Linear(source.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            D = nn.Sequential(nn.Linear(source.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, 1))
         optimizer, y = torch.optim.Adam(D.parameters(), lr=learning_rate), torch.tensor([1.]*batch_size+[0.]*batch_size)
         for _ in range(steps):
             x = torch.cat([t[torch.randint(len(t), (batch_size,), generator=chance)] for t in (source, theirs)])

@@ -34,7 +34,8 @@ KINDS = ('right', 'boundary', 'type', 'missed', 'spurious')
 
 def _paired(gold, said):
     "Kind of each entity of a sentence and the entity it is paired with, by side: {entity: (kind, partner)}"
-    mine, theirs = ({x: ('right', x) for x in gold & said} for _ in 'ab'); left = [(min(g[1], p[1])-max(g[0], p[0]), g, p) for g in gold-said for p in said-gold if min(g[1], p[1]) > max(g[0], p[0])]
+    mine, theirs = ({x: ('right', x) for x in gold & said} for _ in 'ab')
+    left = [(min(g[1], p[1])-max(g[0], p[0]), g, p) for g in gold-said for p in said-gold if min(g[1], p[1]) > max(g[0], p[0])]
     for words, g, p in sorted(left, key=lambda x: (x[1][2] != x[2][2], -x[0], x[1], x[2])):
         if g not in mine and p not in theirs: kind = 'boundary' if g[2] == p[2] else 'type'; mine[g], theirs[p] = (kind, p), (kind, g)
     return {g: mine.get(g, ('missed', None)) for g in gold}, {p: theirs.get(p, ('spurious', None)) for p in said}
@@ -49,8 +50,10 @@ def entities(
     for i, (a, b, words) in enumerate(zip(gold, predicted, tokens)):
         if any(t != 'O' for t in a) or any(t != 'O' for t in b):
             for side, found in zip(('gold', 'predicted'), _paired(spans(a), spans(b))):
-                rows += [(i, *x, side, kind, other[2] if other else '', ' '.join(words[x[0]:x[1]])) for x, (kind, other) in sorted(found.items())]
-    return pd.DataFrame(rows, columns=['sentence', 'begin', 'end', 'type', 'side', 'kind', 'other', 'text']).astype(dict.fromkeys(('sentence', 'begin', 'end'), int) | dict.fromkeys(('type', 'side', 'kind', 'other', 'text'), str))
+                rows += [(i, *x, side, kind, other[2] if other else '', ' '.join(words[x[0]:x[1]]))
+                    for x, (kind, other) in sorted(found.items())]
+    return pd.DataFrame(rows, columns=['sentence', 'begin', 'end', 'type', 'side', 'kind', 'other', 'text']).astype(
+        dict.fromkeys(('sentence', 'begin', 'end'), int) | dict.fromkeys(('type', 'side', 'kind', 'other', 'text'), str))
 
 # %% ../nbs/64_slices.ipynb #5597c423
 def error_kinds(
@@ -67,7 +70,8 @@ def _forms(text, tokens, tags):
     starts, total, labelled = defaultdict(set), Counter(), Counter()
     for t in text: starts[t.split(' ')[0]].add(t.count(' ')+1)
     for words, said in zip(tokens, tags, strict=True):
-        low = [w.casefold() for w in words]; total.update(' '.join(low[i:i+n]) for i, w in enumerate(low) for n in starts.get(w, ()) if i+n <= len(low))
+        low = [w.casefold() for w in words]
+        total.update(' '.join(low[i:i+n]) for i, w in enumerate(low) for n in starts.get(w, ()) if i+n <= len(low))
         if any(t != 'O' for t in said): labelled.update((' '.join(low[b:e]), k) for b, e, k in spans(said))
     return total, labelled
 
@@ -75,14 +79,18 @@ def relations(
     table:pd.DataFrame, # Entities
     tokens:Sequence[Sequence[str]], # Words of the labelled text
     tags:Sequence[Sequence[str]] # Its tags
-)->pd.DataFrame: # seen: same type, other type or unseen; consistency: share of the form's occurrences that carry the type, none where it does not occur
+)->pd.DataFrame: # seen: same type, other type or unseen; consistency: share of the form's occurrences with the type
     "What a labelled text has to say of each entity"
     form = table.text.str.casefold(); total, labelled = _forms(set(form), tokens, tags); named = {f for f, _ in labelled}
-    same = np.array([labelled[x] for x in zip(form, table.type)]); times = np.array([total[f] for f in form]); other = form.isin(named).to_numpy(bool)
-    return pd.DataFrame(dict(seen=np.select([same > 0, other], ['same type', 'other type'], 'unseen'), consistency=np.where(times > 0, same/np.maximum(times, 1), np.nan)), index=table.index)
+    same = np.array([labelled[x] for x in zip(form, table.type)])
+    times = np.array([total[f] for f in form])
+    other = form.isin(named).to_numpy(bool)
+    return pd.DataFrame(dict(seen=np.select([same > 0, other], ['same type', 'other type'], 'unseen'),
+        consistency=np.where(times > 0, same/np.maximum(times, 1), np.nan)), index=table.index)
 
-# %% ../nbs/64_slices.ipynb #cba29214
-_SCRIPTS = 'Latin Arabic Devanagari Han Cyrillic Greek Hebrew Hangul Hiragana Katakana Bopomofo Ethiopic Bengali Tamil Telugu Kannada Malayalam Gujarati Gurmukhi Oriya Sinhala Thai Lao Khmer Myanmar Tibetan Georgian Armenian Thaana'.split()
+# %% ../nbs/64_slices.ipynb #c14e7a0b
+_SCRIPTS = ('Latin Arabic Devanagari Han Cyrillic Greek Hebrew Hangul Hiragana Katakana Bopomofo Ethiopic Bengali Tamil Telugu Kannada '
+    'Malayalam Gujarati Gurmukhi Oriya Sinhala Thai Lao Khmer Myanmar Tibetan Georgian Armenian Thaana').split()
 
 @cache
 def _script(letter):
@@ -96,21 +104,26 @@ def script(
     found = {_script(c) for c in text if c.isalpha()}
     return 'none' if not found else 'mixed' if len(found) > 1 else found.pop()
 
-# %% ../nbs/64_slices.ipynb #fd7914dc
-SLICES = {'type': (), 'entity length': ('1', '2', '3', '4+'), 'sentence length': ('1-10', '11-20', '21-30', '31+'), 'script': (),        # values in order; () for those found
-          'seen': ('same type', 'other type', 'unseen'), 'label consistency': ('always', 'over half', 'up to half', 'never', 'does not occur')}
+# %% ../nbs/64_slices.ipynb #a5b9ece0
+SLICES = {        # values in order; () for those found
+    'type': (), 'entity length': ('1', '2', '3', '4+'), 'sentence length': ('1-10', '11-20', '21-30', '31+'), 'script': (),
+    'seen': ('same type', 'other type', 'unseen'), 'label consistency': ('always', 'over half', 'up to half', 'never', 'does not occur')}
 
 def sliced(
     table:pd.DataFrame, # Entities
     tokens:Sequence[Sequence[str]], # Words of each sentence
-    source:tuple[Sequence[Sequence[str]], Sequence[Sequence[str]]]|None=None # Words and tags of the labelled text; without it, `seen` and `label consistency` are left out
+    source:tuple[Sequence[Sequence[str]], Sequence[Sequence[str]]]|None=None # Words and tags of the labelled text; see `SLICES`
 )->pd.DataFrame: # The same with a column for each of `SLICES`
     "Put entities into slices"
-    cut = lambda x, ends, names: pd.cut(x, [0, *ends, np.inf], labels=names).astype(str); words = pd.Series([len(t) for t in tokens], dtype=float)
-    out = table.assign(**{'entity length': cut(table.end-table.begin, (1, 2, 3), SLICES['entity length']), 'sentence length': cut(table.sentence.map(words), (10, 20, 30), SLICES['sentence length']), 'script': table.text.map(cache(script))})
+    cut = lambda x, ends, names: pd.cut(x, [0, *ends, np.inf], labels=names).astype(str)
+    words = pd.Series([len(t) for t in tokens], dtype=float)
+    out = table.assign(**{'entity length': cut(table.end-table.begin, (1, 2, 3), SLICES['entity length']),
+        'sentence length': cut(table.sentence.map(words), (10, 20, 30), SLICES['sentence length']),
+        'script': table.text.map(cache(script))})
     if not source: return out
     found = relations(table, *source); c = found.consistency
-    return out.assign(**{'seen': found.seen, 'label consistency': np.select([c == 1, c > .5, c > 0, c == 0], SLICES['label consistency'][:4], SLICES['label consistency'][4])})
+    return out.assign(**{'seen': found.seen, 'label consistency': np.select([c == 1, c > .5, c > 0, c == 0],
+        SLICES['label consistency'][:4], SLICES['label consistency'][4])})
 
 # %% ../nbs/64_slices.ipynb #8d85b87d
 def slices(
@@ -119,21 +132,27 @@ def slices(
     by:Sequence[str]=tuple(SLICES), # Columns to slice by; those that the table lacks are left out
     draws:int=2000, # Test sets drawn for the interval
     seed:int=0 # Seed of the draws
-)->pd.DataFrame: # slice, value, support (gold entities), said (predictions), precision, recall, f1, low, high (95 % interval of F1), in percent; means over runs
+)->pd.DataFrame: # slice, value, support (gold), said (predicted), precision, recall, f1, low, high (95 %), in percent; means over runs
     "How well each slice is found"
-    if wrong := [b for b in by if b not in SLICES and b not in table]: raise MtmtError(f'by: {", ".join(wrong)}; the table has no such column.'+did_you_mean(wrong[0], [*SLICES, *table]))
-    if table.sentence.max() >= sentences: raise MtmtError(f'sentences: {sentences}, but the table has an entity of sentence {table.sentence.max()} (the first is 0); give the number of all sentences of the test')
+    if wrong := [b for b in by if b not in SLICES and b not in table]:
+        raise MtmtError(f'by: {", ".join(wrong)}; the table has no such column.'+did_you_mean(wrong[0], [*SLICES, *table]))
+    if table.sentence.max() >= sentences:
+        raise MtmtError(f'sentences: {sentences}, but the table has an entity of sentence {table.sentence.max()} '
+            '(the first is 0); give the number of all sentences of the test')
     run = pd.factorize(table['run'])[0] if 'run' in table else np.zeros(len(table), int); S = run.max(initial=0)+1; rows, counts = [], []
     sides = [((table.side == s) & table.kind.isin(k)).to_numpy() for s, k in (('gold', ['right']), ('predicted', KINDS), ('gold', KINDS))]
     for name in (b for b in by if b in table):
-        values = [v for v in SLICES.get(name) or dict.fromkeys([*table[table.side == 'gold'][name].value_counts().index, *table[name]]) if (table[name] == v).any()]
+        values = [v for v in SLICES.get(name) or dict.fromkeys([*table[table.side == 'gold'][name].value_counts().index, *table[name]])
+            if (table[name] == v).any()]
         place = (pd.Index(values).get_indexer(table[name])*S+run)*sentences+table.sentence.to_numpy(); rows += [(name, v) for v in values]
-        counts += list(np.stack([np.bincount(place[m], minlength=len(values)*S*sentences) for m in sides], -1).reshape(len(values), S, sentences, 3))
+        counts += list(np.stack([np.bincount(place[m], minlength=len(values)*S*sentences) for m in sides], -1).reshape(len(values), S,
+            sentences, 3))
     if not rows: return pd.DataFrame(columns=['slice', 'value', 'support', 'said', 'precision', 'recall', 'f1', 'low', 'high'])
     right, said, there = np.stack([c.sum(1) for c in counts]).transpose(2, 0, 1)         # (slices, runs) each
     share = lambda part, of: [100*np.mean(x[y > 0]/y[y > 0]) if y.any() else np.nan for x, y in zip(part, of)]      # of nothing, no share
     low, high = intervals(counts, draws=draws, seed=seed).T
-    return pd.DataFrame(rows, columns=['slice', 'value']).assign(support=there[:, 0], said=said.mean(1), precision=share(right, said), recall=share(right, there), f1=(200*right/np.maximum(said+there, 1)).mean(1), low=low, high=high)
+    return pd.DataFrame(rows, columns=['slice', 'value']).assign(support=there[:, 0], said=said.mean(1), precision=share(right, said),
+        recall=share(right, there), f1=(200*right/np.maximum(said+there, 1)).mean(1), low=low, high=high)
 
 # %% ../nbs/64_slices.ipynb #65962593
 def source_text(
@@ -144,7 +163,9 @@ def source_text(
     about = json.loads((Path(folder)/'run.json').read_text())
     if not about['sources']: return None
     m = load_materials(replace(make_recipe(**about['recipe'] | dict(data_dir=str(data_dir))), select='last'))      # no dev set is needed
-    if off := [l for l, h in about.get('data', {}).get('train', {}).items() if content_hash(m.sources[l]) != h]: raise MtmtError(f'{data_dir or about["benchmark"]}: the train text of {", ".join(off)} is not what {Path(folder).name} learned from')
+    if off := [l for l, h in about.get('data', {}).get('train', {}).items() if content_hash(m.sources[l]) != h]:
+        raise MtmtError(f'{data_dir or about["benchmark"]}: the train text of {", ".join(off)} is '
+            f'not what {Path(folder).name} learned from')
     text = m.train(about['sources']); return text['tokens'], tag_names(text)
 
 def predictions_of(
@@ -153,15 +174,18 @@ def predictions_of(
 )->tuple[list[list[str]], list[list[str]], list[list[str]], str]: # Words, gold tags, predicted tags, the system's name
     "What one system of a run said of the test"
     words, systems = read_predictions(folder); gold = systems.pop('gold'); name = system or list(systems)[-1]
-    if name not in systems: raise MtmtError(f'{Path(folder).name}: no system {name!r}; there are {", ".join(systems)}.'+did_you_mean(name, systems))
+    if name not in systems:
+        raise MtmtError(f'{Path(folder).name}: no system {name!r}; there are {", ".join(systems)}.'+did_you_mean(name, systems))
     return words, gold, systems[name], name
 
 def _together(folders, may_differ=()):
     "One folder or several, as a list; they must be runs on the same test"
-    folders = [Path(f) for f in ([folders] if isinstance(folders, (str, Path)) else folders)]; signed = [json.loads((f/'run.json').read_text())['signature'] for f in folders]
+    folders = [Path(f) for f in ([folders] if isinstance(folders, (str, Path)) else folders)]
+    signed = [json.loads((f/'run.json').read_text())['signature'] for f in folders]
     for s in signed[1:]: check_comparable(signed[0], s, may_differ)
     return folders
 
+# %% ../nbs/64_slices.ipynb #dc23fc85
 def slices_of_run(
     folders, # Folder of a run, or several of the same method, one a seed
     system:str='', # One of its systems; empty: the one it is scored by
@@ -170,7 +194,8 @@ def slices_of_run(
 )->tuple[pd.DataFrame, pd.DataFrame]: # The entities (column `run`: place of the folder), and the slices as means over runs
     "The entities of runs and how well each slice is found"
     folders = _together(folders); said = [predictions_of(f, system) for f in folders]; words = said[0][0]
-    table = sliced(pd.concat([entities(gold, tags, words).assign(run=i) for i, (_, gold, tags, _) in enumerate(said)], ignore_index=True), words, source_text(folders[0], data_dir))
+    table = sliced(pd.concat([entities(gold, tags, words).assign(run=i) for i, (_, gold, tags, _) in enumerate(said)], ignore_index=True),
+        words, source_text(folders[0], data_dir))
     return table, slices(table, len(words), **how)
 
 # %% ../nbs/64_slices.ipynb #8e73fd42
@@ -184,11 +209,15 @@ def confidence(
     how:str='product' # product, minimum or mean over an entity's words
 )->pd.Series: # One for each predicted entity, under its row of the table
     "How sure a system is of each entity that it predicts"
-    if how not in CONFIDENCES: raise MtmtError(f'how: {how!r} is not a choice; there are {", ".join(CONFIDENCES)}.'+did_you_mean(how, CONFIDENCES))
+    if how not in CONFIDENCES:
+        raise MtmtError(f'how: {how!r} is not a choice; there are {", ".join(CONFIDENCES)}.'+did_you_mean(how, CONFIDENCES))
     number = {t: i for i, t in enumerate(tags)}; start = np.cumsum([0, *map(len, predicted)])
     if len(p) != start[-1]: raise MtmtError(f'p: probabilities of {len(p):,} words, the text has {start[-1]:,}')
-    mine = table[table.side == 'predicted']; first = start[mine.sentence.to_numpy(int)]; begin, end = first+mine.begin.to_numpy(int), first+mine.end.to_numpy(int)
-    word = np.append(np.asarray(p, float)[np.arange(len(p)), [number[t] for s in predicted for t in s]], 1.)        # one more, so that an entity may end with the text
+    mine = table[table.side == 'predicted']
+    first = start[mine.sentence.to_numpy(int)]
+    begin, end = first+mine.begin.to_numpy(int), first+mine.end.to_numpy(int)
+    # one more, so that an entity may end with the text
+    word = np.append(np.asarray(p, float)[np.arange(len(p)), [number[t] for s in predicted for t in s]], 1.)
     out = CONFIDENCES[how].reduceat(word, np.ravel([begin, end], 'F'))[::2] if len(mine) else np.empty(0)
     return pd.Series(out/(end-begin) if how == 'mean' else out, mine.index, name='confidence')
 
@@ -202,12 +231,16 @@ def reliability(
 )->pd.DataFrame: # begin, end (of the bin; the end belongs to it), count, confidence, precision, low, high; empty bins are left out
     "Mean confidence and precision by bins of confidence"
     if cut not in ('width', 'mass'): raise MtmtError(f'cut: {cut!r} is not a choice; there are width, mass')
-    c, steps = np.asarray(confidence, float), np.linspace(0, 1, bins+1); names = ['begin', 'end', 'count', 'confidence', 'precision', 'low', 'high']
+    c, steps = np.asarray(confidence, float), np.linspace(0, 1, bins+1)
+    names = ['begin', 'end', 'count', 'confidence', 'precision', 'low', 'high']
     if not len(c): return pd.DataFrame(columns=names, dtype=float)
-    inner, ends = (steps[1:-1], (0, 1)) if cut == 'width' else (np.unique(np.quantile(c, steps[1:-1])), (c.min(), c.max())); edges = np.array([ends[0], *inner, ends[1]]); at = np.digitize(c, inner, right=True)
+    inner, ends = (steps[1:-1], (0, 1)) if cut == 'width' else (np.unique(np.quantile(c, steps[1:-1])), (c.min(), c.max()))
+    edges = np.array([ends[0], *inner, ends[1]])
+    at = np.digitize(c, inner, right=True)
     each = pd.DataFrame(dict(confidence=c, right=np.asarray(right, int))).groupby(at); k, n = each.right.sum(), each.right.size()
     wilson = [stats.binomtest(int(a), int(b)).proportion_ci(level, 'wilson') for a, b in zip(k, n)]
-    return pd.DataFrame(dict(begin=edges[k.index], end=edges[k.index+1], count=n, confidence=each.confidence.mean(), precision=k/n, low=[w.low for w in wilson], high=[w.high for w in wilson]))[names].reset_index(drop=True)
+    return pd.DataFrame(dict(begin=edges[k.index], end=edges[k.index+1], count=n, confidence=each.confidence.mean(), precision=k/n,
+        low=[w.low for w in wilson], high=[w.high for w in wilson]))[names].reset_index(drop=True)
 
 def calibration_error(
     bins:pd.DataFrame # From `reliability`
@@ -225,7 +258,8 @@ def confidence_of_run(
     out = []
     for i, f in enumerate(_together(folders)):
         words, gold, said, name = predictions_of(f, system); tags, p = read_probabilities(f); table = entities(gold, said, words)
-        out.append(table[table.side == 'predicted'].assign(confidence=confidence(table, said, tags, p[name], how), right=lambda t: t.kind == 'right', run=i))
+        out.append(table[table.side == 'predicted'].assign(confidence=confidence(table, said, tags, p[name], how),
+            right=lambda t: t.kind == 'right', run=i))
     return pd.concat(out, ignore_index=True)
 
 # %% ../nbs/64_slices.ipynb #07eafcf2
@@ -237,18 +271,25 @@ def system_colour(
 )->alt.Color: # Colour by the column `system`
     "One colour for each system, the same everywhere"
     names = list(dict.fromkeys(names)); spare = iter(['#7a3e9d', '#a8322d', '#2f7d32', '#5b5b5b', '#c2569b', '#3c63c4'])
-    return alt.Color('system', type='nominal', sort=names, title=title, scale=alt.Scale(domain=names, range=[PALETTE.get(n) or next(spare, '#333333') for n in names]))
+    return alt.Color('system', type='nominal', sort=names, title=title,
+        scale=alt.Scale(domain=names, range=[PALETTE.get(n) or next(spare, '#333333') for n in names]))
 
 def slice_chart(
     found:dict[str, pd.DataFrame], # Slices by system
     columns:int=2 # Panels side by side
 )->alt.ConcatChart:
-    "F1 of each slice with its interval and support, a panel a slice, a dot and a whisker a system; slices without a gold entity are left out"
-    rows = pd.concat([f[f.support > 0].assign(system=n) for n, f in found.items()], ignore_index=True); rows['label'] = rows.value+' (n='+rows.support.astype(str)+')'; names = list(found); panels = []
+    "F1 with its interval and support, a panel a slice, a dot and a whisker a system; what has no gold entity is left out"
+    rows = pd.concat([f[f.support > 0].assign(system=n) for n, f in found.items()], ignore_index=True)
+    rows['label'] = rows.value+' (n='+rows.support.astype(str)+')'
+    names = list(found)
+    panels = []
     for name in dict.fromkeys(rows.slice):
         part = rows[rows.slice == name]; order = list(dict.fromkeys(part.label))
-        base = alt.Chart(part, title=alt.Title(name, anchor='start')).encode(alt.Y('label:N', sort=order, title=None, axis=alt.Axis(minExtent=150, labelPadding=8, ticks=False, domain=False)), alt.YOffset('system:N', sort=names), color=system_colour(names))
-        whisker = base.mark_rule(strokeWidth=2).encode(alt.X('low:Q', title='F1', scale=alt.Scale(domain=[0, 100])), alt.X2('high:Q')); dot = base.mark_circle(size=60, opacity=1).encode(alt.X('f1:Q'))
+        base = alt.Chart(part, title=alt.Title(name, anchor='start')).encode(
+            alt.Y('label:N', sort=order, title=None, axis=alt.Axis(minExtent=150, labelPadding=8, ticks=False, domain=False)),
+            alt.YOffset('system:N', sort=names), color=system_colour(names))
+        whisker = base.mark_rule(strokeWidth=2).encode(alt.X('low:Q', title='F1', scale=alt.Scale(domain=[0, 100])), alt.X2('high:Q'))
+        dot = base.mark_circle(size=60, opacity=1).encode(alt.X('f1:Q'))
         panels.append((whisker+dot).properties(width=230, height=len(order)*max(14*len(names), 20)))
     return alt.concat(*panels, columns=columns)
 
@@ -259,22 +300,35 @@ def kind_chart(
     found:dict[str, pd.DataFrame] # Entities by system
 )->alt.FacetChart:
     "Kinds of error stacked, a bar a system, a panel a type; spurious entities stand beyond the gold ones"
-    rows = pd.concat([error_kinds(t).assign(system=n) for n, t in found.items()], ignore_index=True); rows['order'] = rows.kind.map(KINDS.index); support = rows[rows.kind != 'spurious'].groupby(['type', 'system'])['count'].sum().groupby('type').max()
-    rows['label'] = rows.type+rows.type.map(lambda t: f' (n={support[t]:.0f})'); order = [x for _, x in sorted({(-support[t], l) for t, l in zip(rows.type, rows.label)})]
-    bars = alt.Chart(rows).mark_bar().encode(alt.X('count:Q', title='entities'), alt.Y('system:N', sort=list(found), title=None, axis=alt.Axis(ticks=False, domain=False)), alt.Color('kind:N', sort=KINDS, title=None, scale=alt.Scale(domain=list(KINDS), range=list(KIND_COLOURS.values()))), alt.Order('order:Q'))
-    return bars.properties(width=420, height=22*len(found)).facet(row=alt.Row('label:N', title=None, header=alt.Header(labelAngle=0, labelAlign='left'), sort=order))
+    rows = pd.concat([error_kinds(t).assign(system=n) for n, t in found.items()], ignore_index=True)
+    rows['order'] = rows.kind.map(KINDS.index)
+    support = rows[rows.kind != 'spurious'].groupby(['type', 'system'])['count'].sum().groupby('type').max()
+    rows['label'] = rows.type+rows.type.map(lambda t: f' (n={support[t]:.0f})')
+    order = [x for _, x in sorted({(-support[t], l) for t, l in zip(rows.type, rows.label)})]
+    bars = alt.Chart(rows).mark_bar().encode(alt.X('count:Q', title='entities'),
+        alt.Y('system:N', sort=list(found), title=None, axis=alt.Axis(ticks=False, domain=False)),
+        alt.Color('kind:N', sort=KINDS, title=None, scale=alt.Scale(domain=list(KINDS), range=list(KIND_COLOURS.values()))),
+        alt.Order('order:Q'))
+    return bars.properties(width=420, height=22*len(found)).facet(
+        row=alt.Row('label:N', title=None, header=alt.Header(labelAngle=0, labelAlign='left'), sort=order))
 
 # %% ../nbs/64_slices.ipynb #f3064bab
 def reliability_chart(
     found:dict[str, pd.DataFrame] # Bins by system, from `reliability`
 )->alt.ConcatChart:
     "Precision against confidence with the diagonal of a system that is as right as it is sure; below, how many entities each bin holds"
-    unit = alt.Scale(domain=[0, 1], nice=False); diagonal = alt.Chart(pd.DataFrame(dict(x=[0, 1], y=[0, 1]))).mark_line(strokeDash=[4, 4], color='#999999', strokeWidth=1).encode(alt.X('x:Q', scale=unit), alt.Y('y:Q', scale=unit))
+    unit = alt.Scale(domain=[0, 1], nice=False)
+    diagonal = alt.Chart(pd.DataFrame(dict(x=[0, 1], y=[0, 1]))).mark_line(strokeDash=[4, 4], color='#999999',
+        strokeWidth=1).encode(alt.X('x:Q', scale=unit), alt.Y('y:Q', scale=unit))
     def panel(name, bins):
-        base = alt.Chart(bins.assign(system=name)).encode(color=alt.value(PALETTE.get(name, '#333333'))); x = alt.X('confidence:Q', scale=unit, title=None, axis=alt.Axis(labels=False))
-        dots = base.mark_rule(strokeWidth=2).encode(x, alt.Y('low:Q', title='precision', scale=unit), alt.Y2('high:Q'))+base.mark_circle(size=60, opacity=1).encode(x, alt.Y('precision:Q'))
-        count = base.mark_rect(opacity=.6, stroke='white', strokeWidth=.5).encode(alt.X('begin:Q', scale=unit, title='confidence'), alt.X2('end:Q'), alt.Y('count:Q', title='entities', axis=alt.Axis(tickCount=3)), alt.Y2(datum=0))
-        return alt.vconcat((diagonal+dots).properties(width=220, height=220, title=f'{name}: calibration error {calibration_error(bins):.3f}'), count.properties(width=220, height=60), spacing=4)
+        base = alt.Chart(bins.assign(system=name)).encode(color=alt.value(PALETTE.get(name, '#333333')))
+        x = alt.X('confidence:Q', scale=unit, title=None, axis=alt.Axis(labels=False))
+        dots = base.mark_rule(strokeWidth=2).encode(x, alt.Y('low:Q', title='precision', scale=unit),
+            alt.Y2('high:Q'))+base.mark_circle(size=60, opacity=1).encode(x, alt.Y('precision:Q'))
+        count = base.mark_rect(opacity=.6, stroke='white', strokeWidth=.5).encode(alt.X('begin:Q', scale=unit, title='confidence'),
+            alt.X2('end:Q'), alt.Y('count:Q', title='entities', axis=alt.Axis(tickCount=3)), alt.Y2(datum=0))
+        return alt.vconcat((diagonal+dots).properties(width=220, height=220,
+            title=f'{name}: calibration error {calibration_error(bins):.3f}'), count.properties(width=220, height=60), spacing=4)
     return alt.hconcat(*(panel(n, b) for n, b in found.items()))
 
 # %% ../nbs/64_slices.ipynb #03d318a7
@@ -285,12 +339,20 @@ def describe(
     data_dir:str='' # Folder of the benchmark files, for another benchmark than the embedded corpus
 )->str: # Markdown
     "Slices that have gold entities, kinds of error, and calibration where there are probabilities, of methods on one test"
-    _together([f for x in runs.values() for f in x], ('src', 'select')); found = {m: slices_of_run(f, data_dir=data_dir) for m, f in runs.items()}
-    cells = {m: {(r.slice, r.value): f'{r.f1:.1f} ({r.low:.0f} to {r.high:.0f})' for r in s.itertuples()} for m, (_, s) in found.items()}; support = {(r.slice, r.value): r.support for _, s in found.values() for r in s.itertuples() if r.support}
-    parts = ['F1 by slice, with the 95 % interval over sentences; the mean over runs.', _lines(['slice', 'value', 'gold entities', *runs], [[*k, n, *(cells[m].get(k, '-') for m in runs)] for k, n in support.items()])]
+    _together([f for x in runs.values() for f in x], ('src', 'select'))
+    found = {m: slices_of_run(f, data_dir=data_dir) for m, f in runs.items()}
+    cells = {m: {(r.slice, r.value): f'{r.f1:.1f} ({r.low:.0f} to {r.high:.0f})' for r in s.itertuples()} for m, (_, s) in found.items()}
+    support = {(r.slice, r.value): r.support for _, s in found.values() for r in s.itertuples() if r.support}
+    parts = ['F1 by slice, with the 95 % interval over sentences; the mean over runs.',
+        _lines(['slice', 'value', 'gold entities', *runs], [[*k, n, *(cells[m].get(k, '-') for m in runs)] for k, n in support.items()])]
     kinds = {m: error_kinds(t).groupby('kind')['count'].sum() for m, (t, _) in found.items()}
-    parts += ['Kinds of error, entities a run.', _lines(['method', *KINDS], [[m, *(f'{k[x]:.1f}'.removesuffix('.0') for x in KINDS)] for m, k in kinds.items()])]
+    parts += ['Kinds of error, entities a run.', _lines(['method', *KINDS],
+        [[m, *(f'{k[x]:.1f}'.removesuffix('.0') for x in KINDS)] for m, k in kinds.items()])]
     if kept := {m: f for m, f in runs.items() if all((Path(x)/'probabilities.safetensors').is_file() for x in f)}:
-        sure = {m: confidence_of_run(f) for m, f in kept.items()}; error = lambda x, cut: f'{calibration_error(reliability(x.confidence, x.right, cut=cut)):.3f}'
-        parts += ['Calibration of entities: confidence is the product over words; expected calibration error with ten bins.', _lines(['method', 'predicted entities', 'mean confidence', 'precision', 'error, equal width', 'error, equal mass'], [[m, len(x), f'{x.confidence.mean():.3f}', f'{x.right.mean():.3f}', error(x, 'width'), error(x, 'mass')] for m, x in sure.items()])]
+        sure = {m: confidence_of_run(f) for m, f in kept.items()}
+        error = lambda x, cut: f'{calibration_error(reliability(x.confidence, x.right, cut=cut)):.3f}'
+        parts += ['Calibration of entities: confidence is the product over words; expected calibration error with ten bins.',
+            _lines(['method', 'predicted entities', 'mean confidence', 'precision', 'error, equal width', 'error, equal mass'],
+            [[m, len(x), f'{x.confidence.mean():.3f}', f'{x.right.mean():.3f}', error(x, 'width'), error(x, 'mass')]
+            for m, x in sure.items()])]
     return '\n\n'.join(parts)+'\n'

@@ -75,18 +75,25 @@ def student_objective(
         q = scores.softmax(-1); drawn = torch.empty(0, 2, dtype=torch.long, device=h.device); r = s = torch.empty(0, device=h.device)
         if 'similarity' in how.tasks:
             tags = batch['gold'] if how.pair_balance == 'gold' else p.argmax(-1)
-            drawn = batch['pairs'] if 'pairs' in batch else draw_pairs(word_classes(tags, schema, how.same_class), how.pairs, pair_generator(seed, step), how.pair_balance != 'none', how.oo_share).to(h.device)
-            if len(drawn): r, s = similarity(pair_cosine(h, drawn), how.similarity_map), pooled_similarity(e, batch.get('weights'), drawn, how.similarity_map, calibration)
+            drawn = batch['pairs'] if 'pairs' in batch else draw_pairs(word_classes(tags, schema, how.same_class), how.pairs,
+                pair_generator(seed, step), how.pair_balance != 'none', how.oo_share).to(h.device)
+            if len(drawn):
+                r, s = similarity(pair_cosine(h, drawn), how.similarity_map), pooled_similarity(e, batch.get('weights'), drawn,
+                    how.similarity_map, calibration)
         agree = type_probabilities(p, kind) if how.same_class == 'type' else None
-        parts = mtmt_loss(q, p, r, s, drawn, how.weights, how.similarity_weight, how.ner_reduction, how.ner_words if len(drawn) else 'all', how.agreement_map, how.agreement_scope, agree, batch.get('trust'))
-        if how.self_training: own = self_training_step(encoder.prototypes, h, q, p, kind, how, step/steps); parts |= dict(loss=parts['loss']+how.self_training*own, self_training=own)
+        parts = mtmt_loss(q, p, r, s, drawn, how.weights, how.similarity_weight, how.ner_reduction, how.ner_words if len(drawn) else 'all',
+            how.agreement_map, how.agreement_scope, agree, batch.get('trust'))
+        if how.self_training:
+            own = self_training_step(encoder.prototypes, h, q, p, kind, how, step/steps)
+            parts |= dict(loss=parts['loss']+how.self_training*own, self_training=own)
         return dict(parts, batches_without_pairs=torch.tensor(float('similarity' in how.tasks and not len(drawn))))
     return objective
 
 @torch.no_grad()
 def _ask(teachers, batch):
     "What live teachers say of a batch"
-    out = [t and t.encoder.to(batch['input_ids'].device).eval()(batch['input_ids'], batch['attention_mask'], batch['place']) for t in teachers]
+    out = [t and t.encoder.to(batch['input_ids'].device).eval()(batch['input_ids'], batch['attention_mask'], batch['place'])
+        for t in teachers]
     return out[0][1].float().softmax(-1), out[1] and out[1][0].float()[:, None]
 
 # %% ../nbs/40_student.ipynb #c8cdbe9c
@@ -108,18 +115,25 @@ def distil(
 )->Recognizer:
     "Train a student on raw text of the target from its teachers' annotations"
     if 'ner_tags' in target.column_names: raise MtmtError('the target text still has its labels; pass `unlabelled(corpus)`')
-    if 'similarity' in how.tasks and said.vectors is None: raise MtmtError('the similarity task needs an evaluator, and these annotations have none; use tasks="recognition" (method tsl), or add a source with labels')
-    if (how.pair_balance == 'gold') != (gold is not None): raise MtmtError('the target\'s tags go with pair_balance="gold" and with nothing else')
+    if 'similarity' in how.tasks and said.vectors is None:
+        raise MtmtError('the similarity task needs an evaluator, and these annotations have none; '
+            'use tasks="recognition" (method tsl), or add a source with labels')
+    if (how.pair_balance == 'gold') != (gold is not None):
+        raise MtmtError('the target\'s tags go with pair_balance="gold" and with nothing else')
     set_seed(settings.seed); model = load_tagger(encoder, schema); freeze(model, freeze_embeddings, freeze_layers)
     student = Recognizer(WordEncoder(model, attention_mask), load_tokenizer(encoder), settings.max_length)
-    rows = dict(probabilities=said.probabilities, trust=trust, gold=gold) | (dict(vectors=said.vectors.view(len(said.vectors), -1, said.vectors.shape[-1]), weights=said.weights) if 'similarity' in how.tasks else {})
+    rows = dict(probabilities=said.probabilities, trust=trust, gold=gold) | (
+        dict(vectors=said.vectors.view(len(said.vectors), -1, said.vectors.shape[-1]), weights=said.weights) if 'similarity' in how.tasks
+        else {})
     rows = {k: v for k, v in rows.items() if v is not None}
     data = _student_data(target['tokens'], student.tokenizer, settings, how, schema, rows)
     if how.self_training: student.encoder.register_buffer('prototypes', torch.zeros(len(schema.types)+1, model.config.hidden_size))
-    log = train(student.encoder, data, student_objective(how, schema, settings.seed, live, student.encoder, settings.steps(len(data)), said.calibration), settings, f'{folder}.checkpoints', dev and (lambda: dev_scores(student, dev)), 'student')
+    log = train(student.encoder, data, student_objective(how, schema, settings.seed, live, student.encoder, settings.steps(len(data)),
+        said.calibration), settings, f'{folder}.checkpoints', dev and (lambda: dev_scores(student, dev)), 'student')
     save_folder(folder, student, task='student', log=log)
     return student
 
+# %% ../nbs/40_student.ipynb #23dd478b
 def _student_data(tokens, tokenizer, settings, how, schema, rows):
     "Windows of the target with their annotations; or pairs of them, with pairs_from='corpus'"
     if how.pairs_from == 'batch' or 'similarity' not in how.tasks: return WordData(tokens, tokenizer, settings.max_length, **rows)

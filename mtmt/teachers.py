@@ -88,7 +88,8 @@ def _save(folder, model, about):
     for left in folder.parent.glob(f'.{folder.name}.*.tmp'): shutil.rmtree(left, ignore_errors=True)      # by a process that was killed
     try:
         with quiet(): model.encoder.model.save_pretrained(aside); model.tokenizer.save_pretrained(aside)
-        about |= dict(attention_mask=model.encoder.use_mask, max_length=model.max_length, similarity_map=getattr(model, 'similarity_map', None))
+        about |= dict(attention_mask=model.encoder.use_mask, max_length=model.max_length,
+            similarity_map=getattr(model, 'similarity_map', None))
         (aside/'mtmt.json').write_text(json.dumps(about, indent=1))
         shutil.rmtree(folder, ignore_errors=True); os.replace(aside, folder)
     finally: shutil.rmtree(aside, ignore_errors=True)
@@ -102,6 +103,7 @@ def read_about(
     if not path.is_file(): raise MtmtError(f'{folder}: not a model saved by this kit (no mtmt.json)')
     return json.loads(path.read_text())
 
+# %% ../nbs/20_teachers.ipynb #feb578aa
 def load_recognizer(
     folder # Folder of a saved recognizer or student
 )->Recognizer:
@@ -115,7 +117,8 @@ def load_evaluator(
 )->Evaluator:
     "An evaluator from its folder"
     about = read_about(folder)
-    return Evaluator(WordEncoder(load_encoder(str(folder)), about['attention_mask']).eval(), load_tokenizer(str(folder)), about['max_length'], about['similarity_map'])
+    return Evaluator(WordEncoder(load_encoder(str(folder)), about['attention_mask']).eval(), load_tokenizer(str(folder)),
+        about['max_length'], about['similarity_map'])
 
 # %% ../nbs/20_teachers.ipynb #0544abae
 def flat(
@@ -130,7 +133,8 @@ def supervised(
     settings:TrainSettings # Epochs and the like
 )->tuple[WordData, Callable]: # Training words and the loss on a batch of them
     "A recognizer's lesson: cross-entropy on the source's labels"
-    return WordData(source['tokens'], teacher.tokenizer, settings.max_length, labels=flat(source['ner_tags'])), lambda h, z, batch, step: dict(loss=F.cross_entropy(z, batch['labels']))
+    data = WordData(source['tokens'], teacher.tokenizer, settings.max_length, labels=flat(source['ner_tags']))
+    return data, lambda h, z, batch, step: dict(loss=F.cross_entropy(z, batch['labels']))
 
 def train_recognizer(
     source:Dataset, # Labelled training text of the source
@@ -147,7 +151,8 @@ def train_recognizer(
     set_seed(settings.seed); model = load_tagger(encoder, schema_of(source)); freeze(model, freeze_embeddings, freeze_layers)
     teacher = Recognizer(WordEncoder(model, attention_mask), load_tokenizer(encoder), settings.max_length)
     data, objective = lesson(teacher, source, settings)
-    log = train(teacher.encoder, data, objective, settings, f'{folder}.checkpoints', dev and (lambda: dev_scores(teacher, dev)), 'recognizer')
+    log = train(teacher.encoder, data, objective, settings, f'{folder}.checkpoints', dev and (lambda: dev_scores(teacher, dev)),
+        'recognizer')
     save_folder(folder, teacher, task='recognizer', log=log)
     return teacher
 
@@ -180,12 +185,13 @@ def pair_f1(
     vectors:Tensor, # Vectors of words, (N, d)
     classes:Tensor, # Their classes, (N,)
     n:int=20000 # Pairs to draw
-)->dict: # f1 of "same class" at similarity 0.5, share of pairs right; entity_auc: area under the ROC curve among pairs of entity words, where there are both kinds
+)->dict: # f1 of "same class" at similarity 0.5, share of pairs right; entity_auc: ROC AUC among pairs of entity words
     "How well cosines tell words of one class from others"
     pairs = draw_pairs(classes, n, torch.Generator().manual_seed(0))
     if not len(pairs): return dict(f1=0., accuracy=0.)
     cos, truth = pair_cosine(vectors, pairs), classes[pairs[:, 0]] == classes[pairs[:, 1]]; says = cos >= 0
-    hit = (says & truth).sum().item(); out = dict(f1=2*hit/max((says.sum()+truth.sum()).item(), 1), accuracy=(says == truth).float().mean().item())
+    hit = (says & truth).sum().item()
+    out = dict(f1=2*hit/max((says.sum()+truth.sum()).item(), 1), accuracy=(says == truth).float().mean().item())
     entities = (classes[pairs] > 0).all(1)
     return out | (dict(entity_auc=float(roc_auc_score(truth[entities], cos[entities]))) if len(truth[entities].unique()) == 2 else {})
 
@@ -207,11 +213,13 @@ def train_evaluator(
     "Train a similarity evaluator on labelled text (MTMT, released code: siamese encoder, logistic cosine, binary cross-entropy)"
     set_seed(settings.seed); model = load_encoder(encoder); freeze(model, freeze_embeddings, freeze_layers); schema = schema_of(source)
     teacher = Evaluator(WordEncoder(model, attention_mask), load_tokenizer(encoder), settings.max_length, similarity_map)
-    data = WordData(source['tokens'], teacher.tokenizer, settings.max_length, classes=word_classes(flat(source['ner_tags']), schema, same_class))
+    data = WordData(source['tokens'], teacher.tokenizer, settings.max_length,
+        classes=word_classes(flat(source['ner_tags']), schema, same_class))
     def objective(h, _, batch, step):
         c = batch['classes']; drawn = draw_pairs(c, pairs, pair_generator(settings.seed, step), oo_share=oo_share).to(h.device)
         if not len(drawn): return dict(loss=h.sum()*0)
-        return dict(loss=similarity_loss(similarity(pair_cosine(h, drawn), similarity_map), (c[drawn[:, 0]] == c[drawn[:, 1]]).float()).mean())
+        return dict(loss=similarity_loss(similarity(pair_cosine(h, drawn), similarity_map),
+            (c[drawn[:, 0]] == c[drawn[:, 1]]).float()).mean())
     score = dev and (lambda: pair_f1(teacher.vectors(dev['tokens']), word_classes(flat(dev['ner_tags']), schema, same_class)))
     log = train(teacher.encoder, data, objective, settings, f'{folder}.checkpoints', score, 'evaluator')
     save_folder(folder, teacher, task='evaluator', log=log)
@@ -225,11 +233,14 @@ def calibration(
     pairs:int=20000 # Pairs to draw
 )->Tensor: # (2,): slope and shift of the similarity's logit; 1 and 0 where the text has not both kinds of pairs
     "What makes an evaluator's similarities probabilities of `same class` (Platt scaling)"
-    classes = word_classes(flat(dev['ner_tags']), schema_of(dev), same_class); drawn = draw_pairs(classes, pairs, torch.Generator().manual_seed(0))
+    classes = word_classes(flat(dev['ner_tags']), schema_of(dev), same_class)
+    drawn = draw_pairs(classes, pairs, torch.Generator().manual_seed(0))
     same = classes[drawn[:, 0]] == classes[drawn[:, 1]]
     if len(same.unique()) < 2: return torch.tensor([1., 0.])
-    logits = similarity(pair_cosine(evaluator.vectors(dev['tokens'], 'evaluator reads the dev set'), drawn), evaluator.similarity_map).logit()
-    fit = LogisticRegression().fit(logits[:, None].numpy(), same.numpy())      # its mild penalty keeps the slope finite where pairs part perfectly
+    logits = similarity(pair_cosine(evaluator.vectors(dev['tokens'], 'evaluator reads the dev set'), drawn),
+        evaluator.similarity_map).logit()
+    # its mild penalty keeps the slope finite where pairs part perfectly
+    fit = LogisticRegression().fit(logits[:, None].numpy(), same.numpy())
     return torch.tensor([fit.coef_[0, 0], fit.intercept_[0]], dtype=torch.float)
 
 # %% ../nbs/20_teachers.ipynb #fabc9a94
@@ -250,7 +261,8 @@ def annotate(
     "Ask the teachers about a text, once, and keep the answer on disk"
     path, n = Path(path), sum(map(len, tokens)); told(lambda: path.exists() or _write(tokens, recognizer, evaluator, path))
     said = load_file(path)
-    if any(len(t) != n for t in said.values()): raise MtmtError(f'{path}: {len(said["probabilities"])} words, the text has {n}; delete the file to make it again')
+    if any(len(t) != n for t in said.values()):
+        raise MtmtError(f'{path}: {len(said["probabilities"])} words, the text has {n}; delete the file to make it again')
     return Annotations(said['probabilities'], said.get('vectors'))
 
 def _write(tokens, recognizer, evaluator, path):

@@ -38,7 +38,9 @@ def told(
     "What the first process gets, on every process; all wait until the last one is here. An error of ours reaches all of them too"
     rank, n = processes()
     if n == 1: return what()
-    if not distributed.is_initialized(): distributed.init_process_group(timeout=timedelta(days=7))     # the first one may wait for a lock, or score a dev set
+    # the first one may wait for a lock, or score a dev set
+    if not distributed.is_initialized():
+        distributed.init_process_group(timeout=timedelta(days=7))
     distributed.all_reduce(torch.zeros(1)); said = [None, None]
     if rank == 0:
         try: said[0] = what()
@@ -67,7 +69,8 @@ class WordData(torch.utils.data.Dataset):
         length = max(len(w['input_ids']) for w in items)
         ids = torch.full((len(items), length), self.pad); mask = torch.zeros(len(items), length, dtype=torch.long)
         for i, w in enumerate(items): ids[i, :len(w['input_ids'])] = torch.tensor(w['input_ids']); mask[i, :len(w['input_ids'])] = 1
-        place = torch.tensor([i*length+f for i, w in enumerate(items) for f in w['first']]); row = torch.tensor([r for w in items for r in w['rows']])
+        place = torch.tensor([i*length+f for i, w in enumerate(items) for f in w['first']])
+        row = torch.tensor([r for w in items for r in w['rows']])
         return dict(input_ids=ids, attention_mask=mask, place=place, row=row, **{n: t[row] for n, t in self.rows.items()})
 
 # %% ../nbs/16_training.ipynb #f079610d
@@ -83,7 +86,8 @@ def read_words_with(
     "Vectors and tag probabilities of every word of a corpus, in order"
     data = WordData(tokens, tokenizer, max_length); device = next(encoder.parameters()).device; was = encoder.training; encoder.eval()
     order = sorted(range(len(data)), key=lambda i: -len(data[i]['input_ids'])); n = sum(map(len, tokens)); h = p = None
-    for b in tqdm(range(0, len(order), batch_size), desc=note, leave=False, mininterval=1, **(dict(disable=True) if processes()[0] else {})):
+    for b in tqdm(range(0, len(order), batch_size), desc=note, leave=False, mininterval=1,
+        **(dict(disable=True) if processes()[0] else {})):
         batch = data.collate([data[i] for i in order[b:b+batch_size]])
         v, z = encoder(*(batch[k].to(device) for k in ('input_ids', 'attention_mask', 'place')))
         if h is None: h = torch.empty(n, v.shape[1]); p = None if z is None else torch.empty(n, z.shape[1])
@@ -106,7 +110,8 @@ class TrainSettings:
     epochs:int=2 # Passes over the data, for teachers and student
     batch_size:int=0 # Windows in a batch; 0: a 500th of the data, from 4 to 32
     learning_rate:float=5e-5 # Peak learning rate
-    head_lr_ratio:float=10. # Learning rate of the linear layer over that of the encoder: it starts from nothing (student of MTMT's released code: 0.001)
+    # Learning rate of the linear layer over that of the encoder: it starts from nothing (student of MTMT's released code: 0.001)
+    head_lr_ratio:float=10.
     warmup:float=.1 # Share of the steps that warm up
     schedule:str='linear' # Learning-rate schedule of `transformers`
     weight_decay:float=.01 # Weight decay
@@ -136,17 +141,21 @@ class TrainSettings:
         "The same for `transformers.Trainer`"
         gpu = torch.cuda.is_available() and self.device != 'cpu'
         bf16 = self.precision == 'bf16' or (self.precision == 'auto' and has_bf16(gpu))
-        keep = dict(eval_strategy='epoch', load_best_model_at_end=True, metric_for_best_model='f1', greater_is_better=True) if select else {}
-        return TrainingArguments(str(folder), num_train_epochs=self.epochs, per_device_train_batch_size=self.batch(n), learning_rate=self.learning_rate, warmup_steps=self.warmup,
-            lr_scheduler_type=self.schedule, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm, bf16=bf16, seed=self.seed, use_cpu=not gpu, save_strategy='epoch', save_total_limit=1,
-            logging_strategy='epoch', report_to='none', train_sampling_strategy='group_by_length', remove_unused_columns=False, dataloader_pin_memory=gpu, label_names=[], **keep)
+        keep = dict(eval_strategy='epoch', load_best_model_at_end=True, metric_for_best_model='f1',
+            greater_is_better=True) if select else {}
+        return TrainingArguments(str(folder), num_train_epochs=self.epochs, per_device_train_batch_size=self.batch(n),
+            learning_rate=self.learning_rate, warmup_steps=self.warmup, lr_scheduler_type=self.schedule,
+            weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm, bf16=bf16, seed=self.seed, use_cpu=not gpu,
+            save_strategy='epoch', save_total_limit=1, logging_strategy='epoch', report_to='none',
+            train_sampling_strategy='group_by_length', remove_unused_columns=False, dataloader_pin_memory=gpu, label_names=[], **keep)
 
 # %% ../nbs/16_training.ipynb #17ea103d
 class Progress(TrainerCallback):
     "A plain progress bar with the time left"
     def __init__(self, note): self.note = note
     def on_train_begin(self, args, state, control, **kwargs):
-        if state.is_world_process_zero: self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.note, leave=False, mininterval=1)
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.note, leave=False, mininterval=1)
     def on_step_end(self, args, state, control, **kwargs):
         if state.is_world_process_zero: self.bar.update(state.global_step-self.bar.n)
     def on_train_end(self, args, state, control, **kwargs):
@@ -161,27 +170,37 @@ class _Order(Sampler):
 
 def _share(batch, rank, n):
     "A process's part of a batch: pieces, mask, places of its words; and how many words each process has"
-    ids, mask, place = (batch[k] for k in ('input_ids', 'attention_mask', 'place')); length = ids.shape[1]; cut = [len(ids)*r//n for r in range(n+1)]
-    words = torch.searchsorted(place, torch.tensor(cut, device=place.device)*length).tolist(); a, b = cut[rank:rank+2]; own = place[words[rank]:words[rank+1]]
+    ids, mask, place = (batch[k] for k in ('input_ids', 'attention_mask', 'place'))
+    length = ids.shape[1]
+    cut = [len(ids)*r//n for r in range(n+1)]
+    words = torch.searchsorted(place, torch.tensor(cut, device=place.device)*length).tolist()
+    a, b = cut[rank:rank+2]
+    own = place[words[rank]:words[rank+1]]
     if a == b: a = min(a, len(ids)-1); b = a+1       # fewer windows than processes: one to read, none of its words counts
     return ids[a:b], mask[a:b], own-a*length, [y-x for x, y in pairwise(words)]
 
 def _of_all(mine, counts, rank):
     "Rows of all processes in order; our own carry a gradient"
-    wide = mine.new_zeros(max(counts), mine.shape[1]); wide[:len(mine)] = mine.detach(); parts = [torch.empty_like(wide) for _ in counts]; distributed.all_gather(parts, wide)
+    wide = mine.new_zeros(max(counts), mine.shape[1])
+    wide[:len(mine)] = mine.detach()
+    parts = [torch.empty_like(wide) for _ in counts]
+    distributed.all_gather(parts, wide)
     return torch.cat([mine if r == rank else p[:k] for r, (p, k) in enumerate(zip(parts, counts))])
 
 # %% ../nbs/16_training.ipynb #c2711b8f
 class WordTrainer(Trainer):
     "`Trainer` whose loss is a function of words"
-    def __init__(self, encoder:WordEncoder, data:WordData, objective:Callable, args:TrainingArguments, score:Callable|None=None, head_lr_ratio:float=1., note:str='training'):
+    def __init__(self, encoder:WordEncoder, data:WordData, objective:Callable, args:TrainingArguments, score:Callable|None=None,
+        head_lr_ratio:float=1., note:str='training'):
         super().__init__(model=encoder, args=args, train_dataset=data, eval_dataset=data if score else None, data_collator=data.collate)
         for c in (PrinterCallback, ProgressCallback, NotebookProgressCallback): self.remove_callback(c)
         self.add_callback(Progress(note))
-        self.objective, self.score, self.head_lr_ratio, self.parts, self.model_accepts_loss_kwargs = objective, score, head_lr_ratio, defaultdict(list), False
+        self.objective, self.score, self.head_lr_ratio = objective, score, head_lr_ratio
+        self.parts, self.model_accepts_loss_kwargs = defaultdict(list), False
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        rank, n = processes(); *mine, counts = _share(inputs, rank, n) if n > 1 else (inputs['input_ids'], inputs['attention_mask'], inputs['place'], None)
+        rank, n = processes()
+        *mine, counts = _share(inputs, rank, n) if n > 1 else (inputs['input_ids'], inputs['attention_mask'], inputs['place'], None)
         h, scores = (None if x is None else x.float() for x in model(*mine))
         if n > 1: h, scores = (None if x is None else _of_all(x, counts, rank) for x in (h, scores))
         with torch.autocast(h.device.type, enabled=False): parts = self.objective(h, scores, inputs, self.state.global_step)
@@ -191,7 +210,8 @@ class WordTrainer(Trainer):
     def get_train_dataloader(self):
         "The whole batches, on every process"
         if processes()[1] == 1: return super().get_train_dataloader()
-        return DataLoader(self.train_dataset, self.args.train_batch_size, sampler=_Order(self._get_train_sampler()), collate_fn=self.data_collator, pin_memory=self.args.dataloader_pin_memory)
+        return DataLoader(self.train_dataset, self.args.train_batch_size, sampler=_Order(self._get_train_sampler()),
+            collate_fn=self.data_collator, pin_memory=self.args.dataloader_pin_memory)
 
     def log(self, logs, *args, **kwargs):
         if 'loss' in logs: logs |= {n: torch.stack(v).mean().item() for n, v in self.parts.items()}; self.parts.clear()
@@ -199,10 +219,13 @@ class WordTrainer(Trainer):
 
     def create_optimizer(self, model=None):
         "Give the linear layer a learning rate of its own where that is asked for (MTMT's released code divides it by 1000)"
-        optimizer = super().create_optimizer(model); head = {id(p) for n, p in self.model.named_parameters() if n.startswith('model.classifier.')}
+        optimizer = super().create_optimizer(model)
+        head = {id(p) for n, p in self.model.named_parameters() if n.startswith('model.classifier.')}
         for g in list(optimizer.param_groups) if self.head_lr_ratio != 1 and len(optimizer.param_groups) == 2 else []:
             mine = [p for p in g['params'] if id(p) in head]; g['params'] = [p for p in g['params'] if id(p) not in head]
-            if mine: optimizer.add_param_group({**{k: v for k, v in g.items() if k != 'params'}, 'params': mine, 'lr': self.args.learning_rate*self.head_lr_ratio})
+            if mine:
+                optimizer.add_param_group({**{k: v for k, v in g.items() if k != 'params'}, 'params': mine,
+                    'lr': self.args.learning_rate*self.head_lr_ratio})
         return optimizer
 
     def evaluate(self, *args, **kwargs):
@@ -229,8 +252,10 @@ def train(
     note:str='training' # Text at the progress bar
 )->list[dict]: # The log: a dictionary an epoch
     "Train an encoder in place"
-    trainer = WordTrainer(encoder, data, objective, settings.arguments(folder, score is not None, len(data)), score, settings.head_lr_ratio, note)
+    trainer = WordTrainer(encoder, data, objective, settings.arguments(folder, score is not None, len(data)), score, settings.head_lr_ratio,
+        note)
     with quiet(): trainer.train(resume_from_checkpoint=told(lambda: last_checkpoint(folder)))
-    trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False)      # else it would go on computing in bf16 and differ from its saved self
+    # else it would go on computing in bf16 and differ from its saved self
+    trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False)
     encoder.to('cpu').eval()
     return [l for l in trainer.state.log_history if 'train_runtime' not in l]

@@ -30,8 +30,10 @@ def type_chart(
     title:str='' # Title of the chart
 )->alt.Chart:
     "Bars of F1 by entity type, a bar a system, with the number of gold entities"
-    rows = pd.DataFrame([dict(system=n, type=f'{t} (n={s["types"][t]["support"]})', f1=100*s['types'][t]['f1']) for n, s in scores.items() for t in s['types']])
-    bars = alt.Chart(rows).encode(alt.X('system:N', sort=list(scores), axis=None), alt.Y('f1:Q', title='F1', scale=alt.Scale(domain=[0, 100])), color=system_colour(rows.system))
+    rows = pd.DataFrame([dict(system=n, type=f'{t} (n={s["types"][t]["support"]})', f1=100*s['types'][t]['f1']) for n, s in scores.items()
+        for t in s['types']])
+    bars = alt.Chart(rows).encode(alt.X('system:N', sort=list(scores), axis=None),
+        alt.Y('f1:Q', title='F1', scale=alt.Scale(domain=[0, 100])), color=system_colour(rows.system))
     both = bars.mark_bar()+bars.mark_text(dy=-6, fontSize=10).encode(text=alt.Text('f1:Q', format='.0f'), color=alt.value('#333333'))
     return both.properties(width=34*len(scores)+20, height=170).facet(column=alt.Column('type:N', title=None)).properties(title=title)
 
@@ -40,11 +42,13 @@ def target_chart(
     rows:Sequence[dict] # Summaries of runs: target, method, f1
 )->alt.Chart:
     "F1 of each method on each target: a dot a seed, a line at the mean"
-    data = pd.DataFrame([dict(target=r['target'], system=r['method'], f1=100*r['f1']) for r in rows]); order = list(dict.fromkeys(data.system))
+    data = pd.DataFrame([dict(target=r['target'], system=r['method'], f1=100*r['f1']) for r in rows])
+    order = list(dict.fromkeys(data.system))
     base = alt.Chart(data).encode(alt.X('system:N', sort=order, axis=None), color=system_colour(order, 'method'))
     dots = base.mark_circle(size=28, opacity=.55).encode(alt.Y('f1:Q', title='F1', scale=alt.Scale(zero=False)))
     means = base.mark_tick(thickness=3, size=16).encode(alt.Y('mean(f1):Q'))
-    return (dots+means).properties(width=20*len(order), height=190).facet(column=alt.Column('target:N', title=None, sort=list(dict.fromkeys(data.target))))
+    return (dots+means).properties(width=20*len(order), height=190).facet(
+        column=alt.Column('target:N', title=None, sort=list(dict.fromkeys(data.target))))
 
 # %% ../nbs/70_widgets.ipynb #e45a4b87
 TYPE_COLOURS = {'PER': '#ffd9a8', 'LOC': '#bfe3c0', 'ORG': '#c5d8f7', 'MISC': '#e6cdf2'}
@@ -53,14 +57,16 @@ def safe(
     text:str # Any text from a file
 )->str:
     "Text for HTML, attributes included; invisible control characters are written out"
-    return html.escape(''.join(f'[U+{ord(c):04X}]' if unicodedata.category(c) in ('Cf', 'Cc') and c not in '\u200c\u200d' else c for c in text), quote=True)
+    return html.escape(''.join(f'[U+{ord(c):04X}]' if unicodedata.category(c) in ('Cf', 'Cc') and c not in '\u200c\u200d' else c
+        for c in text), quote=True)
 
 def _marked(words, tags):
     "A sentence as HTML with its entities coloured"
     out, at = [], 0
     for b, e, t in sorted(spans(tags)):
         out += [safe(w) for w in words[at:b]]; at = e
-        out.append(f'<mark style="background:{TYPE_COLOURS.get(t, "#e0e0e0")};color:#111;padding:0 .2em;border-radius:3px">{" ".join(map(safe, words[b:e]))} <small><b>{safe(t)}</b></small></mark>')
+        out.append(f'<mark style="background:{TYPE_COLOURS.get(t, "#e0e0e0")};color:#111;padding:0 '
+            f'.2em;border-radius:3px">{" ".join(map(safe, words[b:e]))} <small><b>{safe(t)}</b></small></mark>')
     return ' '.join(out+[safe(w) for w in words[at:]])
 
 def sentence_view(
@@ -69,8 +75,10 @@ def sentence_view(
     show:Sequence[int] # Numbers of the sentences to show
 )->HTML:
     "Sentences with each system's entities, one row a system"
-    row = lambda i, n: f'<tr><td style="text-align:right;color:#666;white-space:nowrap;vertical-align:top">{safe(n)}</td><td dir="auto" style="text-align:start">{_marked(tokens[i], systems[n][i])}</td></tr>'
-    return HTML(''.join('<table style="width:100%;margin:0 0 .9em;font-size:95%">'+''.join(row(i, n) for n in systems)+'</table>' for i in show))
+    name = lambda n: f'<td style="text-align:right;color:#666;white-space:nowrap;vertical-align:top">{safe(n)}</td>'
+    said = lambda i, n: f'<td dir="auto" style="text-align:start">{_marked(tokens[i], systems[n][i])}</td>'
+    rows = lambda i: ''.join(f'<tr>{name(n)}{said(i, n)}</tr>' for n in systems)
+    return HTML(''.join(f'<table style="width:100%;margin:0 0 .9em;font-size:95%">{rows(i)}</table>' for i in show))
 
 # %% ../nbs/70_widgets.ipynb #bacf731f
 def columns(
@@ -82,21 +90,36 @@ def columns(
     names = list(r.said)
     if len(names) < 2: raise MtmtError(f'a disagreement needs two systems; here is {", ".join(names) or "none"}')
     pair = pair or (names[len(names) > 2 and names[0] == 'gold'], names[-1])
-    if unknown := [n for n in pair if n not in names]: raise MtmtError(f'{", ".join(unknown)}: no such system; there are {", ".join(names)}')
-    byte = lambda x: np.round(np.clip(x, 0, 1)*255).astype(np.uint8).tobytes(); languages = r.languages or ['']; order = sorted(set(languages))
-    out = dict(name=r.name, systems=names, pair=[names.index(n) for n in pair], tags=r.tags, types=r.types, tokens=r.tokens, kinds=list(KINDS), languages=order, language=np.array([order.index(l) for l in (languages*len(r.tokens) if len(languages) == 1 else languages)], np.uint8).tobytes(),
-               said=[r.said[n].astype(np.uint8).tobytes() for n in names], probabilities=[byte(r.probabilities[n]) if n in r.probabilities else None for n in names], trusts={k: byte(v) for k, v in r.trusts.items()}, seen=bool(r.known), asks=r.vectors is not None, pairs=[])
-    for a, b in itertools.combinations(names, 2):
-        c = conflicts(r, a, b); code = lambda k: c[k].cat.codes.to_numpy(np.uint8) if len(c) else np.zeros(0, np.uint8)
-        out['pairs'].append(dict(begin=c.begin.to_numpy(np.int32).tobytes(), end=c.end.to_numpy(np.int32).tobytes(), sentence=c.sentence.to_numpy(np.int32).tobytes(), kind=code('kind').tobytes(), a=code('a').tobytes(), b=code('b').tobytes(),
-                                 seen=c.seen.to_numpy(np.uint8).tobytes(), divergence=c.divergence.to_numpy(np.float32).tobytes(), gap=c.gap.to_numpy(np.float32).tobytes()))
-    if neighbours and r.vectors is not None: some = np.flatnonzero(np.any(list(r.said.values()), 0)); out['near'] = dict(zip(some.tolist(), nearest_words(r, some)))
+    if unknown := [n for n in pair if n not in names]:
+        raise MtmtError(f'{", ".join(unknown)}: no such system; there are {", ".join(names)}')
+    byte = lambda x: np.round(np.clip(x, 0, 1)*255).astype(np.uint8).tobytes()
+    languages = r.languages or ['']
+    order = sorted(set(languages))
+    of = languages*len(r.tokens) if len(languages) == 1 else languages
+    out = dict(name=r.name, systems=names, pair=[names.index(n) for n in pair], tags=r.tags, types=r.types, tokens=r.tokens,
+        kinds=list(KINDS), languages=order, language=np.array([order.index(l) for l in of], np.uint8).tobytes(),
+        said=[r.said[n].astype(np.uint8).tobytes() for n in names],
+        probabilities=[byte(r.probabilities[n]) if n in r.probabilities else None for n in names],
+        trusts={k: byte(v) for k, v in r.trusts.items()}, seen=bool(r.known), asks=r.vectors is not None,
+        pairs=[_packed(conflicts(r, a, b)) for a, b in itertools.combinations(names, 2)])
+    if neighbours and r.vectors is not None:
+        some = np.flatnonzero(np.any(list(r.said.values()), 0))
+        out['near'] = dict(zip(some.tolist(), nearest_words(r, some)))
     return out
 
-# %% ../nbs/70_widgets.ipynb #68824bb8
-_LIGHT = dict(ground='#ffffff', panel='#f4f5f7', text='#17191c', dim='#565c64', line='#8b929b', accent='#0b5394', accent_text='#ffffff', heat='#b9d5f0', mark='#a3260f')
-_DARK = dict(ground='#16181b', panel='#212429', text='#eceef0', dim='#aab1ba', line='#767e88', accent='#8cc4f5', accent_text='#10151a', heat='#244a6e', mark='#ff9d8a')
-_TYPES = (('#ffd9a8', '#6b430c'), ('#bfe3c0', '#1f5226'), ('#c5d8f7', '#274a86'), ('#e6cdf2', '#5c2f73'), ('#f7c6c5', '#7a2a2a'), ('#bfe8ea', '#14545a'), ('#eee6a0', '#56500f'), ('#dddddd', '#4a4a4a'))
+def _packed(places):
+    "The columns of a pair's places, as bytes"
+    kinds = dict(begin=np.int32, end=np.int32, sentence=np.int32, seen=np.uint8, divergence=np.float32, gap=np.float32)
+    code = lambda c: (c.cat.codes if len(c) else c).to_numpy(np.uint8)
+    return {k: places[k].to_numpy(t).tobytes() for k, t in kinds.items()} | {k: code(places[k]).tobytes() for k in ('kind', 'a', 'b')}
+
+# %% ../nbs/70_widgets.ipynb #98f3418d
+_LIGHT = dict(ground='#ffffff', panel='#f4f5f7', text='#17191c', dim='#565c64', line='#8b929b', accent='#0b5394', accent_text='#ffffff',
+    heat='#b9d5f0', mark='#a3260f')
+_DARK = dict(ground='#16181b', panel='#212429', text='#eceef0', dim='#aab1ba', line='#767e88', accent='#8cc4f5', accent_text='#10151a',
+    heat='#244a6e', mark='#ff9d8a')
+_TYPES = (('#ffd9a8', '#6b430c'), ('#bfe3c0', '#1f5226'), ('#c5d8f7', '#274a86'), ('#e6cdf2', '#5c2f73'), ('#f7c6c5', '#7a2a2a'),
+    ('#bfe8ea', '#14545a'), ('#eee6a0', '#56500f'), ('#dddddd', '#4a4a4a'))
 
 def contrast(
     a:str, # Colour as #rrggbb
@@ -107,226 +130,446 @@ def contrast(
     low, high = sorted(sum(w*x for w, x in zip((.2126, .7152, .0722), channel(c))) for c in (a, b))
     return (high+.05)/(low+.05)
 
-def _variables(colours, which): return ';'.join([*(f'--{k.replace("_", "-")}:{v}' for k, v in colours.items()), *(f'--t{i}:{t[which]}' for i, t in enumerate(_TYPES))])
+def _variables(colours, which):
+    return ';'.join([*(f'--{k.replace("_", "-")}:{v}' for k, v in colours.items()), *(f'--t{i}:{t[which]}' for i, t in enumerate(_TYPES))])
 
 # %% ../nbs/70_widgets.ipynb #f565d711
 _LAYOUT = """
-.mtmt{background:var(--ground);color:var(--text);font:14px/1.45 system-ui,"Noto Sans","Noto Sans Arabic","Noto Sans Devanagari","Noto Sans CJK SC",sans-serif;padding:.8em;container-type:inline-size}
-.mtmt *{box-sizing:border-box}.mtmt h2{font-size:1.15em;margin:0 0 .5em}.mtmt h3{font-size:1em;margin:.2em 0 .4em}
-.mtmt button,.mtmt select,.mtmt input{font:inherit;color:var(--text);background:var(--ground);border:1px solid var(--line);border-radius:4px;padding:.15em .5em}
-.mtmt button{cursor:pointer}.mtmt button[aria-pressed=true]{background:var(--accent);color:var(--accent-text);border-color:var(--accent);font-weight:600}
-.mtmt :focus-visible{outline:3px solid var(--accent);outline-offset:1px}.mtmt label{display:inline-flex;gap:.35em;align-items:center}
+.mtmt{background:var(--ground);color:var(--text);
+  font:14px/1.45 system-ui,"Noto Sans","Noto Sans Arabic","Noto Sans Devanagari","Noto Sans CJK SC",sans-serif;padding:.8em;
+  container-type:inline-size}.mtmt *{box-sizing:border-box}.mtmt h2{font-size:1.15em;margin:0 0 .5em}
+.mtmt h3{font-size:1em;margin:.2em 0 .4em}
+.mtmt button,.mtmt select,.mtmt input{font:inherit;color:var(--text);background:var(--ground);border:1px solid var(--line);
+  border-radius:4px;padding:.15em .5em}.mtmt button{cursor:pointer}
+.mtmt button[aria-pressed=true]{background:var(--accent);color:var(--accent-text);border-color:var(--accent);font-weight:600}
+.mtmt :focus-visible{outline:3px solid var(--accent);outline-offset:1px}
+.mtmt label{display:inline-flex;gap:.35em;align-items:center}
 .mtmt .bar{display:flex;flex-wrap:wrap;gap:.4em .9em;align-items:center;margin:.4em 0}.mtmt .dim{color:var(--dim)}
 .mtmt .overview{display:flex;flex-wrap:wrap;gap:1em 1.5em;background:var(--panel);padding:.7em;border-radius:6px;margin:.5em 0}
-.mtmt table{border-collapse:collapse;background:none;margin:0}.mtmt th,.mtmt td{padding:.1em .35em;text-align:center;white-space:nowrap;border:0;background:none;color:inherit}
-.mtmt .overview>div{flex:1 1 14em}.mtmt .overview>div:first-child{flex:0 0 auto;max-width:100%;overflow-x:auto}
+.mtmt table{border-collapse:collapse;background:none;margin:0}
+.mtmt th,.mtmt td{padding:.1em .35em;text-align:center;white-space:nowrap;border:0;background:none;color:inherit}
+.mtmt .overview>div{flex:1 1 14em}
+.mtmt .overview>div:first-child{flex:0 0 auto;max-width:100%;overflow-x:auto}
 .mtmt .heat button{width:100%;min-width:2.6em;border-color:transparent}.mtmt .heat th{font-weight:600}
-.mtmt .hist{display:flex;align-items:flex-end;gap:1px;height:4.5em;border-bottom:1px solid var(--line)}.mtmt .hist span{flex:1;background:var(--accent);min-height:1px}
-.mtmt article{border-top:1px solid var(--line);padding:.55em 0}.mtmt article[aria-current=true]{border-inline-start:4px solid var(--accent);padding-inline-start:.5em}
-.mtmt .scroll{overflow-x:auto;padding-bottom:.3em}.mtmt .grid th[scope=row]{text-align:start;position:sticky;inset-inline-start:0;background:var(--ground);color:var(--dim);font-weight:500;z-index:1}
-.mtmt .grid thead button{border-color:transparent;padding:.1em .2em}.mtmt .grid td.e{border:2px solid var(--ground);border-radius:6px;font-weight:600;font-size:.86em}
-.mtmt .grid td.x{border:2px dashed var(--mark)}.mtmt .grid td.x::before{content:"\\2260";margin-inline-end:.35em;font-weight:400}
-.mtmt .why{background:var(--panel);border-radius:6px;padding:.6em;margin:.4em 0;display:grid;grid-template-columns:repeat(auto-fit,minmax(15em,1fr));gap:1em}
-.mtmt .p{display:grid;grid-template-columns:4.5em 1fr 3em;gap:.4em;align-items:center}.mtmt .p i{display:block;height:.75em;background:var(--accent);border-radius:2px}.mtmt ul{margin:0;padding-inline-start:1.2em}
+.mtmt .hist{display:flex;align-items:flex-end;gap:1px;height:4.5em;border-bottom:1px solid var(--line)}
+.mtmt .hist span{flex:1;background:var(--accent);min-height:1px}
+.mtmt article{border-top:1px solid var(--line);padding:.55em 0}
+.mtmt article[aria-current=true]{border-inline-start:4px solid var(--accent);padding-inline-start:.5em}
+.mtmt .scroll{overflow-x:auto;padding-bottom:.3em}
+.mtmt .grid th[scope=row]{text-align:start;position:sticky;inset-inline-start:0;background:var(--ground);color:var(--dim);
+  font-weight:500;z-index:1}
+.mtmt .grid thead button{border-color:transparent;padding:.1em .2em}
+.mtmt .grid td.e{border:2px solid var(--ground);border-radius:6px;font-weight:600;font-size:.86em}
+.mtmt .grid td.x{border:2px dashed var(--mark)}
+.mtmt .grid td.x::before{content:"\\2260";margin-inline-end:.35em;font-weight:400}
+.mtmt .why{background:var(--panel);border-radius:6px;padding:.6em;margin:.4em 0;display:grid;
+  grid-template-columns:repeat(auto-fit,minmax(15em,1fr));gap:1em}
+.mtmt .p{display:grid;grid-template-columns:4.5em 1fr 3em;gap:.4em;align-items:center}
+.mtmt .p i{display:block;height:.75em;background:var(--accent);border-radius:2px}
+.mtmt ul{margin:0;padding-inline-start:1.2em}
 @media print{.mtmt .bar,.mtmt .overview{display:none}}
 """
-STYLE = f'.mtmt{{{_variables(_LIGHT, 0)}}}@media(prefers-color-scheme:dark){{.mtmt{{{_variables(_DARK, 1)}}}}}[data-jp-theme-light=true] .mtmt{{{_variables(_LIGHT, 0)}}}[data-jp-theme-light=false] .mtmt{{{_variables(_DARK, 1)}}}'+_LAYOUT+''.join(f'.mtmt .t{i}{{background:var(--t{i});color:var(--text)}}' for i in range(len(_TYPES)))
+_light, _dark = (f'.mtmt{{{_variables(theme, which)}}}' for which, theme in enumerate((_LIGHT, _DARK)))
+STYLE = (f'{_light}@media(prefers-color-scheme:dark){{{_dark}}}[data-jp-theme-light=true] {_light}[data-jp-theme-light=false] {_dark}'
+    +_LAYOUT+''.join(f'.mtmt .t{i}{{background:var(--t{i});color:var(--text)}}' for i in range(len(_TYPES))))
 
 # %% ../nbs/70_widgets.ipynb #44dbd0fc
 SCRIPT = r"""
-const visible = s => String(s).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, c => c === '\u200c' || c === '\u200d' ? c : `[U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}]`);
+const shown = c => c === '\u200c' || c === '\u200d' ? c : `[U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}]`;
+const visible = s => String(s).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, shown);
 function el(tag, props = {}, ...kids) {
   const e = document.createElement(tag);
   for (const [k, v] of Object.entries(props)) {
     if (k.startsWith('on')) e.addEventListener(k.slice(2), v);
-    else if (v === true) e.setAttribute(k, ''); else if (v !== false && v != null) e.setAttribute(k, visible(v));
+    else if (v === true) e.setAttribute(k, '');
+    else if (v !== false && v != null) e.setAttribute(k, visible(v));
   }
   e.append(...kids.flat().filter(k => k != null).map(k => k instanceof Node ? k : document.createTextNode(visible(k))));
   return e;
 }
-function bytes(x) {
-  if (x == null || typeof x !== 'string') return x && new Uint8Array(x.buffer.slice(x.byteOffset, x.byteOffset+x.byteLength));
-  const s = atob(x), out = new Uint8Array(s.length); for (let i = 0; i < s.length; i++) out[i] = s.charCodeAt(i);
-  return out;
-}
-const ints = x => new Int32Array(bytes(x).buffer), floats = x => new Float32Array(bytes(x).buffer);
+const button = (text, onclick, props = {}) => el('button', {type: 'button', onclick, ...props}, text);
+const pressed = on => ({'aria-pressed': on ? 'true' : 'false'});
+const bar = share => el('i', {style: `width:${(100*share).toFixed(1)}%`});
 const percent = x => `${Math.round(100*x)}`, many = (n, what) => `${n.toLocaleString('en')} ${what}${n === 1 ? '' : 's'}`;
 const rtl = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
 """
 
 # %% ../nbs/70_widgets.ipynb #54adafcb
 SCRIPT += r"""
-function decode(data) {
-  let at = 0; const starts = [0, ...data.tokens.map(t => at += t.length)];
-  const pairs = data.pairs.map(p => ({begin: ints(p.begin), end: ints(p.end), sentence: ints(p.sentence), kind: bytes(p.kind), a: bytes(p.a), b: bytes(p.b), seen: bytes(p.seen), divergence: floats(p.divergence), gap: floats(p.gap)}));
-  const n = data.systems.length, of = data.systems.map(() => []); let k = 0;
-  for (let i = 0; i < n; i++) for (let j = i+1; j < n; j++) {
-    const p = of[i][j] = pairs[k++]; let other;
-    Object.defineProperty(of[j], i, {get: () => other ??= {...p, a: p.b, b: p.a, kind: p.kind.map(x => x === 1 ? 2 : x === 2 ? 1 : x), gap: p.gap.map(x => -x)}});
-  }
-  return {...data, starts, of, language: bytes(data.language), said: data.said.map(bytes), probabilities: data.probabilities.map(bytes), trusts: Object.fromEntries(Object.entries(data.trusts).map(([k, v]) => [k, bytes(v)]))};
+function bytes(x) {
+  if (x == null || typeof x !== 'string') return x && new Uint8Array(x.buffer.slice(x.byteOffset, x.byteOffset+x.byteLength));
+  const s = atob(x), out = new Uint8Array(s.length);
+  for (let i = 0; i < s.length; i++) out[i] = s.charCodeAt(i);
+  return out;
 }
-function chosen(data, f) {
-  const p = data.of[f.a][f.b], score = new Float32Array(data.tokens.length).fill(-1), places = [];
-  data.lower ??= f.text ? data.tokens.map(t => t.join(' ').toLowerCase()) : undefined; const text = f.text.toLowerCase();
-  for (let i = 0; i < p.begin.length; i++) {
-    const s = p.sentence[i];
-    if (!f.kinds.has(p.kind[i]) || (f.type && p.a[i] !== f.type && p.b[i] !== f.type) || (f.cell && (p.a[i] !== f.cell[0] || p.b[i] !== f.cell[1])) || (f.seen !== '' && p.seen[i] !== +f.seen) || (f.language !== '' && data.language[s] !== +f.language)
-        || Math.abs(p.gap[i]) < f.gap || (f.flagged && !f.flags.has(s)) || (text && !data.lower[s].includes(text))) continue;
-    places.push(i); if (p.divergence[i] > score[s]) score[s] = p.divergence[i];
+const ints = x => new Int32Array(bytes(x).buffer), floats = x => new Float32Array(bytes(x).buffer);
+const places = p => ({
+  begin: ints(p.begin), end: ints(p.end), sentence: ints(p.sentence), kind: bytes(p.kind), a: bytes(p.a), b: bytes(p.b),
+  seen: bytes(p.seen), divergence: floats(p.divergence), gap: floats(p.gap)});
+const turned = p => ({...p, a: p.b, b: p.a, kind: p.kind.map(x => x === 1 ? 2 : x === 2 ? 1 : x), gap: p.gap.map(x => -x)});
+function decode(data) {
+  const n = data.systems.length, of = data.systems.map(() => []), starts = [0];
+  for (const t of data.tokens) starts.push(starts.at(-1)+t.length);
+  let k = 0;
+  for (let i = 0; i < n; i++) for (let j = i+1; j < n; j++) {
+    const p = of[i][j] = places(data.pairs[k++]);
+    let other;
+    Object.defineProperty(of[j], i, {get: () => other ??= turned(p)});
   }
-  const list = []; for (let s = 0; s < score.length; s++) if (score[s] >= 0) list.push(s);
-  if (f.order === 'divergence') list.sort((x, y) => score[y]-score[x] || x-y);
-  return {list, places, score};
+  const trusts = Object.fromEntries(Object.entries(data.trusts).map(([k, v]) => [k, bytes(v)]));
+  return {...data, starts, of, trusts, language: bytes(data.language), said: data.said.map(bytes),
+    probabilities: data.probabilities.map(bytes)};
 }
 """
 
 # %% ../nbs/70_widgets.ipynb #4f0ae4c6
 SCRIPT += r"""
-function runs(data, k, s) {
-  const said = data.said[k], out = [], type = data.tags.map(t => t === 'O' ? -1 : data.types.indexOf(t.slice(2)));
-  for (let i = data.starts[s]; i < data.starts[s+1];) {
-    const t = type[said[i]]; let e = i+1;
-    if (t >= 0) while (e < data.starts[s+1] && type[said[e]] === t && data.tags[said[e]][0] !== 'B') e++;
-    out.push([i, e, t]); i = e;
-  }
-  return out;
+function passes(data, f, p, i, text) {
+  const s = p.sentence[i];
+  return f.kinds.has(p.kind[i])
+    && (!f.type || p.a[i] === f.type || p.b[i] === f.type)
+    && (!f.cell || (p.a[i] === f.cell[0] && p.b[i] === f.cell[1]))
+    && (f.seen === '' || p.seen[i] === +f.seen)
+    && (f.language === '' || data.language[s] === +f.language)
+    && Math.abs(p.gap[i]) >= f.gap
+    && (!f.flagged || f.flags.has(s))
+    && (!text || data.lower[s].includes(text));
 }
-function grid(data, f, s, open, opened) {
-  const [from, to] = [data.starts[s], data.starts[s+1]], p = data.of[f.a][f.b], words = data.tokens[s], lang = data.languages[data.language[s]] || null;
-  const hot = new Set(); for (let i = 0; i < p.begin.length; i++) if (p.sentence[i] === s && p.kind[i]) for (let w = p.begin[i]; w < p.end[i]; w++) hot.add(w);
-  const head = el('tr', {}, el('td', {}, ''), words.map((w, i) => el('th', {scope: 'col'}, el('button', {type: 'button', lang, dir: 'auto', tabindex: i ? -1 : 0, 'data-word': from+i, 'aria-expanded': opened === from+i ? 'true' : 'false', onclick: () => open(from+i)}, w))));
-  const row = k => el('tr', {}, el('th', {scope: 'row', dir: 'ltr'}, data.systems[k]), runs(data, k, s).map(([b, e, t]) => {
-    const differs = (k === f.a || k === f.b) && [...Array(e-b).keys()].some(x => hot.has(b+x));
-    return el('td', {colspan: e-b, dir: 'ltr', class: [t >= 0 ? `e t${t%8}` : '', differs ? 'x' : ''].join(' ').trim() || null}, t >= 0 ? data.types[t] : differs ? 'O' : '\u00b7');
-  }));
-  return el('div', {class: 'scroll', dir: words.some(w => rtl.test(w)) ? 'rtl' : 'ltr'}, el('table', {class: 'grid'}, el('thead', {}, head), el('tbody', {}, data.systems.map((_, k) => row(k)))));
+function chosen(data, f) {
+  const p = data.of[f.a][f.b], score = new Float32Array(data.tokens.length).fill(-1), left = [], text = f.text.toLowerCase();
+  if (text) data.lower ??= data.tokens.map(t => t.join(' ').toLowerCase());
+  for (let i = 0; i < p.begin.length; i++) if (passes(data, f, p, i, text)) {
+    left.push(i);
+    score[p.sentence[i]] = Math.max(score[p.sentence[i]], p.divergence[i]);
+  }
+  const list = [...score.keys()].filter(s => score[s] >= 0);
+  if (f.order === 'divergence') list.sort((x, y) => score[y]-score[x] || x-y);
+  return {list, places: left, score};
 }
 """
 
 # %% ../nbs/70_widgets.ipynb #5be83c9b
 SCRIPT += r"""
-const wordAt = (data, i) => { let s = 0, e = data.tokens.length; while (e-s > 1) { const m = (s+e) >> 1; if (data.starts[m] <= i) s = m; else e = m; } return [s, data.tokens[s][i-data.starts[s]]]; };
-function bars(data, k, i) {
-  const C = data.tags.length, p = data.probabilities[k]; if (!p) return [el('div', {}, `${data.tags[data.said[k][i]]} (no probabilities)`)];
-  return [...Array(C).keys()].map(c => [p[i*C+c]/255, c]).filter(([v, c]) => v >= .02 || c === data.said[k][i]).sort((x, y) => y[0]-x[0]).slice(0, 4)
-    .map(([v, c]) => el('div', {class: 'p'}, el('span', {}, data.tags[c]), el('span', {}, el('i', {style: `width:${(100*v).toFixed(1)}%`})), el('span', {}, v.toFixed(2))));
+function runs(data, k, s) {
+  const said = data.said[k], out = [], type = data.tags.map(t => t === 'O' ? -1 : data.types.indexOf(t.slice(2)));
+  for (let i = data.starts[s]; i < data.starts[s+1];) {
+    const t = type[said[i]];
+    let e = i+1;
+    if (t >= 0) while (e < data.starts[s+1] && type[said[e]] === t && data.tags[said[e]][0] !== 'B') e++;
+    out.push([i, e, t]);
+    i = e;
+  }
+  return out;
 }
-function near(data, list) {
-  const first = data.systems[0] === 'gold' ? 1 : 0;
-  return el('ul', {}, list.map(([i, c]) => { const [s, w] = wordAt(data, i), lang = data.languages[data.language[s]] || null; return el('li', {}, el('bdi', {lang}, w), ` ${data.tags[data.said[first][i]]} `, el('span', {class: 'dim'}, `by ${data.systems[first]}; cosine ${c.toFixed(2)}`)); }));
-}
-const GREEK = {alpha: ['\u03b1', 'the recognizer is sure'], beta: ['\u03b2', 'the evaluator is sure'], gamma: ['\u03b3', 'both teachers agree']};
-function why(data, i, ask) {
-  const [s, w] = wordAt(data, i), lang = data.languages[data.language[s]] || null, place = el('div', {}, el('span', {class: 'dim'}, 'looking ...'));
-  const neighbours = data.near ? (i in data.near ? Promise.resolve(data.near[i]) : null) : data.asks && ask ? ask(i) : null; neighbours?.then(list => place.replaceChildren(near(data, list)));
-  return el('div', {class: 'why', role: 'region', 'aria-label': `behind ${w}`},
-    data.systems.map((n, k) => el('div', {}, el('h3', {}, n), bars(data, k, i))),
-    Object.keys(data.trusts).length ? el('div', {class: 'trusts'}, el('h3', {}, 'Trust in training'), Object.entries(data.trusts).map(([n, v]) => el('div', {class: 'p'}, el('span', {title: GREEK[n][1]}, `${GREEK[n][0]} ${n}`), el('span', {}, el('i', {style: `width:${(v[i]/2.55).toFixed(1)}%`})), el('span', {}, (v[i]/255).toFixed(2))))) : null,
-    neighbours ? el('div', {class: 'near'}, el('h3', {}, 'Nearest words, by the evaluator'), place) : null);
+function grid(data, f, s, open, opened) {
+  const p = data.of[f.a][f.b], words = data.tokens[s], lang = data.languages[data.language[s]] || null, hot = new Set();
+  for (let i = 0; i < p.begin.length; i++) if (p.sentence[i] === s && p.kind[i]) for (let w = p.begin[i]; w < p.end[i]; w++) hot.add(w);
+  const head = words.map((w, k) => {
+    const i = data.starts[s]+k, expanded = opened === i ? 'true' : 'false';
+    return el('th', {scope: 'col'},
+      button(w, () => open(i), {lang, dir: 'auto', tabindex: k ? -1 : 0, 'data-word': i, 'aria-expanded': expanded}));
+  });
+  const cell = (k, [b, e, t]) => {
+    let differs = false;
+    if (k === f.a || k === f.b) for (let w = b; w < e; w++) differs ||= hot.has(w);
+    const classes = [t >= 0 && `e t${t%8}`, differs && 'x'].filter(x => x).join(' ');
+    return el('td', {colspan: e-b, dir: 'ltr', class: classes || null}, t >= 0 ? data.types[t] : differs ? 'O' : '\u00b7');
+  };
+  const rows = data.systems.map((n, k) =>
+    el('tr', {}, el('th', {scope: 'row', dir: 'ltr'}, n), runs(data, k, s).map(run => cell(k, run))));
+  return el('div', {class: 'scroll', dir: words.some(w => rtl.test(w)) ? 'rtl' : 'ltr'},
+    el('table', {class: 'grid'}, el('thead', {}, el('tr', {}, el('td', {}, ''), head)), el('tbody', {}, rows)));
 }
 """
 
 # %% ../nbs/70_widgets.ipynb #7e704ed6
 SCRIPT += r"""
-function heat(data, f, set) {
-  const p = data.of[f.a][f.b], T = data.types.length+1, n = new Uint32Array(T*T), names = ['none', ...data.types];
-  for (let i = 0; i < p.begin.length; i++) n[p.a[i]*T+p.b[i]]++;
-  const most = Math.max(1, ...[...n].filter((_, c) => Math.floor(c/T) !== c%T));
-  const cell = (a, b) => { const v = n[a*T+b], on = f.cell && f.cell[0] === a && f.cell[1] === b;
-    return el('td', {}, a+b ? el('button', {type: 'button', 'aria-pressed': on ? 'true' : 'false', 'aria-label': `${data.systems[f.a]} ${names[a]}, ${data.systems[f.b]} ${names[b]}: ${v}`, style: on || !v ? null : `background:color-mix(in srgb, var(--heat) ${a === b ? 0 : Math.round(25+75*v/most)}%, var(--panel))`, onclick: () => set({cell: on ? null : [a, b], kinds: new Set(a === b && !on ? [0, 3] : [1, 2, 3, 4])})}, v) : ''); };
-  return el('div', {}, el('h3', {}, `${data.systems[f.a]} (rows) and ${data.systems[f.b]} (columns)`), el('table', {class: 'heat'}, el('tr', {}, el('td', {}, ''), names.map(x => el('th', {scope: 'col'}, x))), names.map((x, a) => el('tr', {}, el('th', {scope: 'row'}, x), names.map((_, b) => cell(a, b))))));
+function wordAt(data, i) {
+  let s = 0, e = data.tokens.length;
+  while (e-s > 1) {
+    const m = (s+e) >> 1;
+    if (data.starts[m] <= i) s = m; else e = m;
+  }
+  return [s, data.tokens[s][i-data.starts[s]]];
 }
-function sure(data, f, k) {
-  const p = data.of[f.a][f.b], prob = data.probabilities[k], C = data.tags.length, n = new Array(10).fill(0); if (!prob) return null;
-  for (let i = 0; i < p.begin.length; i++) if (p.kind[i]) { let c = 0; for (let w = p.begin[i]; w < p.end[i]; w++) c += prob[w*C+data.said[k][w]]; n[Math.min(9, Math.floor(10*c/255/(p.end[i]-p.begin[i])))]++; }
-  const most = Math.max(1, ...n);
-  return el('div', {}, el('h3', {}, `How sure ${data.systems[k]} is in conflicts`), el('div', {class: 'hist', role: 'img', 'aria-label': n.map((x, i) => `${i/10} to ${(i+1)/10}: ${x}`).join('; ')}, n.map(x => el('span', {style: `height:${100*x/most}%`}))), el('div', {class: 'bar dim', style: 'justify-content:space-between;margin:0'}, el('span', {}, '0'), el('span', {}, `most in a bar: ${most}`), el('span', {}, '1')));
+function bars(data, k, i) {
+  const C = data.tags.length, p = data.probabilities[k], said = data.said[k][i];
+  if (!p) return [el('div', {}, `${data.tags[said]} (no probabilities)`)];
+  const each = data.tags.map((_, c) => [p[i*C+c]/255, c]).filter(([v, c]) => v >= .02 || c === said);
+  return each.sort((x, y) => y[0]-x[0]).slice(0, 4).map(([v, c]) =>
+    el('div', {class: 'p'}, el('span', {}, data.tags[c]), el('span', {}, bar(v)), el('span', {}, v.toFixed(2))));
 }
-function byLanguage(data, f, set) {
-  const p = data.of[f.a][f.b], all = data.languages.map(() => 0), off = data.languages.map(() => new Set()); for (const l of data.language) all[l]++;
-  for (let i = 0; i < p.begin.length; i++) if (p.kind[i]) off[data.language[p.sentence[i]]].add(p.sentence[i]);
-  return el('div', {}, el('h3', {}, 'Sentences that differ'), data.languages.map((l, i) => { const x = off[i].size/Math.max(1, all[i]), on = f.language === String(i);
-    return el('div', {class: 'p'}, data.languages.length > 1 ? el('button', {type: 'button', 'aria-pressed': on ? 'true' : 'false', onclick: () => set({language: on ? '' : String(i)})}, l) : el('span', {}, l || 'all'), el('span', {}, el('i', {style: `width:${100*x}%`})), el('span', {}, `${percent(x)} %`)); }));
+function near(data, list) {
+  const by = data.systems[0] === 'gold' ? 1 : 0;
+  return el('ul', {}, list.map(([i, c]) => {
+    const [s, w] = wordAt(data, i), lang = data.languages[data.language[s]] || null;
+    return el('li', {}, el('bdi', {lang}, w), ` ${data.tags[data.said[by][i]]} `,
+      el('span', {class: 'dim'}, `by ${data.systems[by]}; cosine ${c.toFixed(2)}`));
+  }));
+}
+const GREEK = {
+  alpha: ['\u03b1', 'the recognizer is sure'], beta: ['\u03b2', 'the evaluator is sure'], gamma: ['\u03b3', 'both teachers agree']};
+function trust(n, v) {
+  const [sign, what] = GREEK[n];
+  return el('div', {class: 'p'}, el('span', {title: what}, `${sign} ${n}`), el('span', {}, bar(v)), el('span', {}, v.toFixed(2)));
+}
+function why(data, i, ask) {
+  const w = wordAt(data, i)[1], place = el('div', {}, el('span', {class: 'dim'}, 'looking ...')), trusts = Object.entries(data.trusts);
+  const neighbours = data.near ? i in data.near && Promise.resolve(data.near[i]) : data.asks && ask && ask(i);
+  if (neighbours) neighbours.then(list => place.replaceChildren(near(data, list)));
+  return el('div', {class: 'why', role: 'region', 'aria-label': `behind ${w}`},
+    data.systems.map((n, k) => el('div', {}, el('h3', {}, n), bars(data, k, i))),
+    trusts.length ? el('div', {class: 'trusts'}, el('h3', {}, 'Trust in training'), trusts.map(([n, v]) => trust(n, v[i]/255))) : null,
+    neighbours ? el('div', {class: 'near'}, el('h3', {}, 'Nearest words, by the evaluator'), place) : null);
 }
 """
 
 # %% ../nbs/70_widgets.ipynb #a15de332
 SCRIPT += r"""
-const cell = x => { const s = String(x), t = /^[=+\-@\t\r]/.test(s) && isNaN(s) ? `'${s}` : s; return /[",\n\r]/.test(t) ? `"${t.replaceAll('"', '""')}"` : t; };
-function conll(data, list) {
-  return `# word\t${data.systems.join('\t')}\n\n`+list.map(s => data.tokens[s].map((w, i) => [w, ...data.said.map(t => data.tags[t[data.starts[s]+i]])].join('\t')).join('\n')+'\n').join('\n');
+function heat(data, f, set) {
+  const p = data.of[f.a][f.b], T = data.types.length+1, n = new Uint32Array(T*T), names = ['none', ...data.types];
+  for (let i = 0; i < p.begin.length; i++) n[p.a[i]*T+p.b[i]]++;
+  const most = Math.max(1, ...n.filter((_, c) => Math.floor(c/T) !== c%T));
+  const cell = (a, b) => {
+    if (!(a+b)) return el('td', {}, '');
+    const v = n[a*T+b], on = f.cell && f.cell[0] === a && f.cell[1] === b, share = a === b ? 0 : Math.round(25+75*v/most);
+    const choose = () => set({cell: on ? null : [a, b], kinds: new Set(a === b && !on ? [0, 3] : [1, 2, 3, 4])});
+    return el('td', {}, button(v, choose, {...pressed(on),
+      'aria-label': `${data.systems[f.a]} ${names[a]}, ${data.systems[f.b]} ${names[b]}: ${v}`,
+      style: on || !v ? null : `background:color-mix(in srgb, var(--heat) ${share}%, var(--panel))`}));
+  };
+  const head = el('tr', {}, el('td', {}, ''), names.map(x => el('th', {scope: 'col'}, x)));
+  const rows = names.map((x, a) => el('tr', {}, el('th', {scope: 'row'}, x), names.map((_, b) => cell(a, b))));
+  return el('div', {}, el('h3', {}, `${data.systems[f.a]} (rows) and ${data.systems[f.b]} (columns)`),
+    el('table', {class: 'heat'}, head, rows));
 }
-function csv(data, f, list, places) {
-  const p = data.of[f.a][f.b], keep = new Set(list), names = ['-', ...data.types];
-  const rows = places.filter(i => keep.has(p.sentence[i])).map(i => [p.sentence[i], data.languages[data.language[p.sentence[i]]], p.begin[i]-data.starts[p.sentence[i]], p.end[i]-data.starts[p.sentence[i]], data.tokens[p.sentence[i]].slice(p.begin[i]-data.starts[p.sentence[i]], p.end[i]-data.starts[p.sentence[i]]).join(' '),
-    data.kinds[p.kind[i]], names[p.a[i]], names[p.b[i]], p.divergence[i].toFixed(3), p.gap[i].toFixed(3), f.flags.has(p.sentence[i]) ? 1 : 0, data.tokens[p.sentence[i]].join(' ')]);
-  return [['sentence', 'language', 'begin', 'end', 'text', 'kind', data.systems[f.a], data.systems[f.b], 'divergence', 'gap', 'flagged', 'words'], ...rows].map(r => r.map(cell).join(',')).join('\r\n')+'\r\n';
+function sure(data, f, k) {
+  const p = data.of[f.a][f.b], prob = data.probabilities[k], C = data.tags.length, n = new Array(10).fill(0);
+  if (!prob) return null;
+  for (let i = 0; i < p.begin.length; i++) if (p.kind[i]) {
+    let c = 0;
+    for (let w = p.begin[i]; w < p.end[i]; w++) c += prob[w*C+data.said[k][w]];
+    n[Math.min(9, Math.floor(10*c/255/(p.end[i]-p.begin[i])))]++;
+  }
+  const most = Math.max(1, ...n), label = n.map((x, i) => `${i/10} to ${(i+1)/10}: ${x}`).join('; ');
+  return el('div', {}, el('h3', {}, `How sure ${data.systems[k]} is in conflicts`),
+    el('div', {class: 'hist', role: 'img', 'aria-label': label}, n.map(x => el('span', {style: `height:${100*x/most}%`}))),
+    el('div', {class: 'bar dim', style: 'justify-content:space-between;margin:0'},
+      ['0', `most in a bar: ${most}`, '1'].map(x => el('span', {}, x))));
 }
-function download(name, text, type) {
-  const a = el('a', {href: URL.createObjectURL(new Blob([text], {type: type+';charset=utf-8'})), download: name}); document.body.append(a); a.click(); a.remove(); setTimeout(() => URL.revokeObjectURL(a.href), 1000);
+function byLanguage(data, f, set) {
+  const p = data.of[f.a][f.b], all = data.languages.map(() => 0), off = data.languages.map(() => new Set());
+  for (const l of data.language) all[l]++;
+  for (let i = 0; i < p.begin.length; i++) if (p.kind[i]) off[data.language[p.sentence[i]]].add(p.sentence[i]);
+  return el('div', {}, el('h3', {}, 'Sentences that differ'), data.languages.map((l, i) => {
+    const x = off[i].size/Math.max(1, all[i]), on = f.language === String(i), choose = () => set({language: on ? '' : String(i)});
+    return el('div', {class: 'p'}, data.languages.length > 1 ? button(l, choose, pressed(on)) : el('span', {}, l || 'all'),
+      el('span', {}, bar(x)), el('span', {}, `${percent(x)} %`));
+  }));
 }
 """
 
 # %% ../nbs/70_widgets.ipynb #dc10af8e
 SCRIPT += r"""
-function controls(data, f, set) {
-  const pick = (label, key, options, cast = x => x) => el('label', {}, label, el('select', {'data-key': key, onchange: e => set({[key]: cast(e.target.value)})}, options.map(([v, t]) => el('option', {value: v, selected: String(f[key]) === String(v)}, t))));
-  const systems = data.systems.map((n, i) => [i, n]), side = (key, other) => pick(key === 'a' ? 'Compare' : 'with', key, systems.filter(([i]) => i !== f[other]), Number);
-  return [el('div', {class: 'bar'}, side('a', 'b'), side('b', 'a'), pick('type', 'type', [[0, 'any'], ...data.types.map((t, i) => [i+1, t])], Number),
-      data.seen ? pick('in the sources', 'seen', [['', 'any'], ['1', 'seen'], ['0', 'unseen']]) : null, data.languages.length > 1 ? pick('language', 'language', [['', 'any'], ...data.languages.map((l, i) => [i, l])]) : null,
-      pick('order', 'order', [['divergence', 'strongest first'], ['text', 'as in the text']])),
-    el('div', {class: 'bar'}, el('span', {role: 'group', 'aria-label': 'kinds of conflict', class: 'bar'}, data.kinds.slice(1).map((n, i) => el('button', {type: 'button', 'data-kind': n, 'aria-pressed': f.kinds.has(i+1) ? 'true' : 'false', onclick: () => { const k = new Set(f.kinds); k.delete(0); k.has(i+1) ? k.delete(i+1) : k.add(i+1); set({kinds: k, cell: null}); }}, n))),
-      el('label', {}, 'confidence gap at least', el('input', {type: 'range', min: 0, max: 1, step: .05, value: f.gap, 'data-key': 'gap', oninput: e => { e.target.nextSibling.textContent = (+e.target.value).toFixed(2); set({gap: +e.target.value}, true); }}), el('output', {}, f.gap.toFixed(2))),
-      el('label', {}, 'text', el('input', {type: 'search', value: f.text, size: 14, 'data-key': 'text', oninput: e => set({text: e.target.value}, true)})),
-      el('label', {}, el('input', {type: 'checkbox', checked: f.flagged, 'data-key': 'flagged', onchange: e => set({flagged: e.target.checked})}), 'flagged only'))];
+function cell(x) {
+  const s = String(x), t = /^[=+\-@\t\r]/.test(s) && isNaN(s) ? `'${s}` : s;
+  return /[",\n\r]/.test(t) ? `"${t.replaceAll('"', '""')}"` : t;
+}
+function conll(data, list) {
+  const line = (w, i) => [w, ...data.said.map(t => data.tags[t[i]])].join('\t')+'\n';
+  const sentences = list.map(s => data.tokens[s].map((w, k) => line(w, data.starts[s]+k)).join(''));
+  return `# word\t${data.systems.join('\t')}\n\n`+sentences.join('\n');
+}
+function csv(data, f, list, places) {
+  const p = data.of[f.a][f.b], keep = new Set(list), names = ['-', ...data.types];
+  const row = i => {
+    const s = p.sentence[i], words = data.tokens[s], begin = p.begin[i]-data.starts[s], end = p.end[i]-data.starts[s];
+    return [s, data.languages[data.language[s]], begin, end, words.slice(begin, end).join(' '), data.kinds[p.kind[i]],
+      names[p.a[i]], names[p.b[i]], p.divergence[i].toFixed(3), p.gap[i].toFixed(3), f.flags.has(s) ? 1 : 0, words.join(' ')];
+  };
+  const head = ['sentence', 'language', 'begin', 'end', 'text', 'kind', data.systems[f.a], data.systems[f.b],
+    'divergence', 'gap', 'flagged', 'words'];
+  return [head, ...places.filter(i => keep.has(p.sentence[i])).map(row)].map(r => r.map(cell).join(',')+'\r\n').join('');
+}
+function download(name, text, type) {
+  const a = el('a', {href: URL.createObjectURL(new Blob([text], {type: type+';charset=utf-8'})), download: name});
+  document.body.append(a);
+  a.click();
+  a.remove();
+  setTimeout(() => URL.revokeObjectURL(a.href), 1000);
 }
 """
 
 # %% ../nbs/70_widgets.ipynb #1241cfa1
 SCRIPT += r"""
-function mount(root, raw, link = {}) {
-  const begun = performance.now(), data = decode(raw), PAGE = 10; let at = 0, opened = null, found;
-  let f = {a: data.pair[0], b: data.pair[1], kinds: new Set([1, 2, 3, 4]), type: 0, cell: null, seen: '', language: '', gap: 0, text: '', order: 'divergence', flagged: false, flags: new Set(link.flags || [])};
-  root.classList.add('mtmt'); root.setAttribute('data-lm-suppress-shortcuts', 'true');
-  const [bar, over, status, list] = ['div', 'div', 'div', 'div'].map((t, i) => el(t, {class: ['controls', 'overview', 'bar', 'list'][i]}));
-  const page = () => Math.floor(at/PAGE), focus = () => list.querySelector('[aria-current=true]')?.focus({preventScroll: false});
-  const set = (change, typing = false) => { const key = document.activeElement?.getAttribute('data-key'), kind = document.activeElement?.getAttribute('data-kind'); f = {...f, ...change}; at = 0; opened = null; draw(typing); if (!typing) root.querySelector(key ? `[data-key=${key}]` : kind ? `[data-kind=${kind}]` : 'none')?.focus(); };
-  const go = k => { if (!found.list.length) return; at = Math.max(0, Math.min(found.list.length-1, k)); opened = null; sentences(); focus(); };
-  const flag = s => { f.flags.has(s) ? f.flags.delete(s) : f.flags.add(s); link.flagged?.([...f.flags].sort((x, y) => x-y)); if (f.flagged) draw(); else sentences(); focus(); };
-  const open = i => { opened = opened === i ? null : i; const s = wordAt(data, i)[0]; at = found.list.indexOf(s); sentences(); list.querySelector(`[data-word="${i}"]`)?.focus(); };
-  const sentences = () => {
-    const start = page()*PAGE, shown = found.list.slice(start, start+PAGE);
-    list.replaceChildren(...shown.map((s, k) => el('article', {tabindex: -1, 'data-sentence': s, 'aria-current': start+k === at ? 'true' : 'false', 'aria-label': `sentence ${s}`},
-      el('div', {class: 'bar', style: 'margin:0'}, el('span', {class: 'dim'}, `sentence ${s}, divergence ${found.score[s].toFixed(2)}`), el('button', {type: 'button', class: 'flag', 'aria-pressed': f.flags.has(s) ? 'true' : 'false', onclick: () => { at = start+k; flag(s); }}, f.flags.has(s) ? '\u2691 flagged' : '\u2690 flag')),
-      grid(data, f, s, open, opened), opened != null && wordAt(data, opened)[0] === s ? why(data, opened, link.ask) : null)), found.list.length ? '' : el('p', {}, 'No place is left by these filters.'));
-    const some = f.flags.size ? [...f.flags].sort((x, y) => x-y) : found.list, what = f.flags.size ? 'flagged' : 'shown';
-    status.replaceChildren(el('strong', {class: 'count', role: 'status'}, `${many(found.list.length, 'sentence')}, ${many(found.places.length, 'place')}`), el('button', {type: 'button', class: 'previous', onclick: () => go((page()-1)*PAGE)}, '\u2039 page'), el('span', {}, `${found.list.length ? page()+1 : 0} of ${Math.ceil(found.list.length/PAGE)}`), el('button', {type: 'button', class: 'next', onclick: () => go((page()+1)*PAGE)}, 'page \u203a'),
-      el('button', {type: 'button', class: 'conll', onclick: () => download('cases.conll', conll(data, some), 'text/plain')}, `${what} as CoNLL`), el('button', {type: 'button', class: 'csv', onclick: () => download('cases.csv', csv(data, f, some, f.flags.size ? [...data.of[f.a][f.b].begin.keys()].filter(i => data.of[f.a][f.b].kind[i]) : found.places), 'text/csv')}, `${what} as CSV`), el('span', {class: 'dim'}, 'keys: n p f / \u2190 \u2192 Enter Esc'));
+function kindButtons(data, f, set) {
+  const each = data.kinds.slice(1).map((n, i) => button(n, () => {
+    const kinds = new Set(f.kinds);
+    kinds.delete(0);
+    if (!kinds.delete(i+1)) kinds.add(i+1);
+    set({kinds, cell: null});
+  }, {...pressed(f.kinds.has(i+1)), 'data-kind': n}));
+  return el('span', {role: 'group', 'aria-label': 'kinds of conflict', class: 'bar'}, each);
+}
+function controls(data, f, set) {
+  const option = key => ([v, t]) => el('option', {value: v, selected: String(f[key]) === String(v)}, t);
+  const pick = (label, key, options, cast = x => x) => el('label', {}, label,
+    el('select', {'data-key': key, onchange: e => set({[key]: cast(e.target.value)})}, options.map(option(key))));
+  const side = (label, key, other) =>
+    pick(label, key, data.systems.map((n, i) => [i, n]).filter(([i]) => i !== f[other]), Number);
+  const gap = e => {
+    e.target.nextSibling.textContent = (+e.target.value).toFixed(2);
+    set({gap: +e.target.value}, true);
   };
-  const draw = typing => { const t = performance.now(); found = chosen(data, f); root.dataset.filtered = (performance.now()-t).toFixed(1); if (!typing) bar.replaceChildren(...controls(data, f, set)); over.replaceChildren(...[heat(data, f, set), sure(data, f, f.a), sure(data, f, f.b), byLanguage(data, f, set)].filter(x => x)); sentences(); root.dataset.drawn = (performance.now()-t).toFixed(1); };
-  root.addEventListener('keydown', e => {
-    if (e.target.matches('input,select') || e.ctrlKey || e.metaKey || e.altKey) { if (e.key === 'Escape') { e.target.blur(); focus(); } return; }
-    const word = e.target.getAttribute('data-word'), side = {ArrowLeft: -1, ArrowRight: 1}[e.key], way = e.target.closest('.scroll')?.dir === 'rtl' ? -1 : 1;
-    if (side && word != null) list.querySelector(`[data-word="${+word+side*way}"]`)?.focus(); else if (side) list.querySelector('[aria-current=true] [data-word]')?.focus();
-    else if (e.key === 'n') go(at+1); else if (e.key === 'p') go(at-1); else if (e.key === 'f' && found.list.length) flag(found.list[at]); else if (e.key === '/') bar.querySelector('[data-key=text]').focus(); else if (e.key === 'Escape') { opened = null; sentences(); focus(); } else return;
-    e.preventDefault(); e.stopPropagation();
-  });
-  root.replaceChildren(el('h2', {}, data.name || 'Disagreements'), bar, over, status, list); draw(); root.dataset.opened = (performance.now()-begun).toFixed(1);
+  return [
+    el('div', {class: 'bar'}, side('Compare', 'a', 'b'), side('with', 'b', 'a'),
+      pick('type', 'type', [[0, 'any'], ...data.types.map((t, i) => [i+1, t])], Number),
+      data.seen ? pick('in the sources', 'seen', [['', 'any'], ['1', 'seen'], ['0', 'unseen']]) : null,
+      data.languages.length > 1 ? pick('language', 'language', [['', 'any'], ...data.languages.map((l, i) => [i, l])]) : null,
+      pick('order', 'order', [['divergence', 'strongest first'], ['text', 'as in the text']])),
+    el('div', {class: 'bar'}, kindButtons(data, f, set),
+      el('label', {}, 'confidence gap at least',
+        el('input', {type: 'range', min: 0, max: 1, step: .05, value: f.gap, 'data-key': 'gap', oninput: gap}),
+        el('output', {}, f.gap.toFixed(2))),
+      el('label', {}, 'text',
+        el('input', {type: 'search', value: f.text, size: 14, 'data-key': 'text', oninput: e => set({text: e.target.value}, true)})),
+      el('label', {},
+        el('input', {type: 'checkbox', checked: f.flagged, 'data-key': 'flagged', onchange: e => set({flagged: e.target.checked})}),
+        'flagged only'))];
 }
 """
 
-# %% ../nbs/70_widgets.ipynb #be614441
+# %% ../nbs/70_widgets.ipynb #f9cde712
+SCRIPT += r"""
+const PAGE = 10;
+function article(view, k) {
+  const {data, f, found} = view, s = found.list[k], marked = f.flags.has(s);
+  const flag = button(marked ? '\u2691 flagged' : '\u2690 flag', () => { view.at = k; view.flag(s); }, {...pressed(marked), class: 'flag'});
+  const behind = view.opened != null && wordAt(data, view.opened)[0] === s;
+  return el('article', {tabindex: -1, 'data-sentence': s, 'aria-current': k === view.at ? 'true' : 'false', 'aria-label': `sentence ${s}`},
+    el('div', {class: 'bar', style: 'margin:0'},
+      el('span', {class: 'dim'}, `sentence ${s}, divergence ${found.score[s].toFixed(2)}`), flag),
+    grid(data, f, s, i => view.open(i), view.opened),
+    behind ? why(data, view.opened, view.link.ask) : null);
+}
+function statusLine(view) {
+  const {data, f, found} = view, page = Math.floor(view.at/PAGE), pages = Math.ceil(found.list.length/PAGE), kind = data.of[f.a][f.b].kind;
+  const flags = view.flags(), what = flags.length ? 'flagged' : 'shown', list = flags.length ? flags : found.list;
+  const differ = () => flags.length ? [...kind.keys()].filter(i => kind[i]) : found.places;
+  return [
+    el('strong', {class: 'count', role: 'status'}, `${many(found.list.length, 'sentence')}, ${many(found.places.length, 'place')}`),
+    button('\u2039 page', () => view.go((page-1)*PAGE), {class: 'previous'}),
+    el('span', {}, `${pages ? page+1 : 0} of ${pages}`),
+    button('page \u203a', () => view.go((page+1)*PAGE), {class: 'next'}),
+    button(`${what} as CoNLL`, () => download('cases.conll', conll(data, list), 'text/plain'), {class: 'conll'}),
+    button(`${what} as CSV`, () => download('cases.csv', csv(data, f, list, differ()), 'text/csv'), {class: 'csv'}),
+    el('span', {class: 'dim'}, 'keys: n p f / \u2190 \u2192 Enter Esc')];
+}
+"""
+
+# %% ../nbs/70_widgets.ipynb #82fc072a
+SCRIPT += r"""
+function press(view, e) {
+  if (e.target.matches('input,select') || e.ctrlKey || e.metaKey || e.altKey) {
+    if (e.key === 'Escape') { e.target.blur(); view.focus(); }
+    return;
+  }
+  const word = e.target.getAttribute('data-word'), side = {ArrowLeft: -1, ArrowRight: 1}[e.key];
+  const way = e.target.closest('.scroll')?.dir === 'rtl' ? -1 : 1, {list, bar, found} = view;
+  if (side && word != null) list.querySelector(`[data-word="${+word+side*way}"]`)?.focus();
+  else if (side) list.querySelector('[aria-current=true] [data-word]')?.focus();
+  else if (e.key === 'n') view.go(view.at+1);
+  else if (e.key === 'p') view.go(view.at-1);
+  else if (e.key === 'f' && found.list.length) view.flag(found.list[view.at]);
+  else if (e.key === '/') bar.querySelector('[data-key=text]').focus();
+  else if (e.key === 'Escape') { view.opened = null; view.sentences(); view.focus(); }
+  else return;
+  e.preventDefault();
+  e.stopPropagation();
+}
+"""
+
+# %% ../nbs/70_widgets.ipynb #19644f8a
+SCRIPT += r"""
+class View {
+  constructor(root, raw, link) {
+    const begun = performance.now(), data = decode(raw), part = c => el('div', {class: c});
+    Object.assign(this, {root, link, data, at: 0, opened: null,
+      bar: part('controls'), over: part('overview'), status: part('bar'), list: part('list')});
+    this.f = {a: data.pair[0], b: data.pair[1], kinds: new Set([1, 2, 3, 4]), type: 0, cell: null, seen: '', language: '', gap: 0, text: '',
+      order: 'divergence', flagged: false, flags: new Set(link.flags || [])};
+    root.classList.add('mtmt');
+    root.setAttribute('data-lm-suppress-shortcuts', 'true');
+    root.addEventListener('keydown', e => press(this, e));
+    root.replaceChildren(el('h2', {}, data.name || 'Disagreements'), this.bar, this.over, this.status, this.list);
+    this.draw();
+    root.dataset.opened = (performance.now()-begun).toFixed(1);
+  }
+  flags() { return [...this.f.flags].sort((x, y) => x-y); }
+  focus() { this.list.querySelector('[aria-current=true]')?.focus({preventScroll: false}); }
+  set(change, typing = false) {
+    const had = document.activeElement, key = had?.getAttribute('data-key'), kind = had?.getAttribute('data-kind');
+    Object.assign(this, {f: {...this.f, ...change}, at: 0, opened: null});
+    this.draw(typing);        // the controls are new, and one of them had the focus
+    if (!typing) this.root.querySelector(key ? `[data-key=${key}]` : kind ? `[data-kind=${kind}]` : 'none')?.focus();
+  }
+  go(k) {
+    if (!this.found.list.length) return;
+    Object.assign(this, {at: Math.max(0, Math.min(this.found.list.length-1, k)), opened: null});
+    this.sentences();
+    this.focus();
+  }
+  flag(s) {
+    if (!this.f.flags.delete(s)) this.f.flags.add(s);
+    this.link.flagged?.(this.flags());
+    if (this.f.flagged) this.draw(); else this.sentences();
+    this.focus();
+  }
+  open(i) {
+    Object.assign(this, {opened: this.opened === i ? null : i, at: this.found.list.indexOf(wordAt(this.data, i)[0])});
+    this.sentences();
+    this.list.querySelector(`[data-word="${i}"]`)?.focus();
+  }
+  sentences() {
+    const all = this.found.list, start = Math.floor(this.at/PAGE)*PAGE, end = Math.min(start+PAGE, all.length), shown = [];
+    for (let k = start; k < end; k++) shown.push(article(this, k));
+    this.list.replaceChildren(...shown, all.length ? '' : el('p', {}, 'No place is left by these filters.'));
+    this.status.replaceChildren(...statusLine(this));
+  }
+  draw(typing = false) {
+    const {data, f, root} = this, begun = performance.now(), set = (...change) => this.set(...change);
+    this.found = chosen(data, f);
+    root.dataset.filtered = (performance.now()-begun).toFixed(1);
+    if (!typing) this.bar.replaceChildren(...controls(data, f, set));
+    this.over.replaceChildren(...[heat(data, f, set), sure(data, f, f.a), sure(data, f, f.b), byLanguage(data, f, set)].filter(x => x));
+    this.sentences();
+    root.dataset.drawn = (performance.now()-begun).toFixed(1);
+  }
+}
+const mount = (root, raw, link = {}) => new View(root, raw, link);
+"""
+
+# %% ../nbs/70_widgets.ipynb #7f65b617
+def _plain(x):
+    "Bytes as base64, at any depth"
+    if isinstance(x, bytes): return base64.b64encode(x).decode()
+    if isinstance(x, dict): return {k: _plain(v) for k, v in x.items()}
+    return [_plain(v) for v in x] if isinstance(x, (list, tuple)) else x
+
 def page(
     r:Readings, # What systems say
     pair:tuple[str, str]|None=None # Systems to begin with
 )->str: # HTML
     "The explorer as a self-contained page"
-    plain = lambda x: base64.b64encode(x).decode() if isinstance(x, bytes) else {k: plain(v) for k, v in x.items()} if isinstance(x, dict) else [plain(v) for v in x] if isinstance(x, (list, tuple)) else x
-    data = json.dumps(plain(columns(r, pair, neighbours=True)), ensure_ascii=True).replace('<', '\\u003c')       # so that no text can end the script element
+    # so that no text can end the script element
+    data = json.dumps(_plain(columns(r, pair, neighbours=True)), ensure_ascii=True).replace('<', '\\u003c')
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}"><meta name="viewport" content="width=device-width"><title>{safe(r.name or 'Disagreements')}</title><style>html,body{{margin:0;height:100%}}.mtmt{{min-height:100%}}{STYLE}</style></head>
-<body><main id="app"></main><noscript>This page draws itself with a script; scripts are switched off.</noscript><script type="application/json" id="data">{data}</script><script>{SCRIPT}
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}"><meta name="viewport" content="width=device-width">
+<title>{safe(r.name or 'Disagreements')}</title>
+<style>html,body{{margin:0;height:100%}}.mtmt{{min-height:100%}}{STYLE}</style></head>
+<body><main id="app"></main><noscript>This page draws itself with a script; scripts are switched off.</noscript>
+<script type="application/json" id="data">{data}</script><script>{SCRIPT}
 mount(document.getElementById('app'), JSON.parse(document.getElementById('data').textContent));</script></body></html>"""
 
 def write_page(
@@ -343,31 +586,48 @@ def inline(
     height:int=720 # Height in pixels
 )->HTML:
     "The explorer in an executed notebook or a page of the docs, where no kernel runs"
-    return HTML(f'<iframe srcdoc="{html.escape(page(r, pair), quote=True)}" style="width:100%;height:{height}px;border:1px solid #8b929b;border-radius:6px" title="{safe(r.name or "Disagreements")}" sandbox="allow-scripts allow-downloads"></iframe>')
+    return HTML(f'<iframe srcdoc="{html.escape(page(r, pair), quote=True)}" style="width:100%;height:{height}px;border:1px '
+        f'solid #8b929b;border-radius:6px" title="{safe(r.name or "Disagreements")}" sandbox="allow-scripts allow-downloads"></iframe>')
 
 # %% ../nbs/70_widgets.ipynb #c84c3d1f
 class Explorer(anywidget.AnyWidget):
     "Explore where systems disagree, in JupyterLab; `flagged` holds the numbers of the flagged sentences"
     _esm = SCRIPT+r"""
-export default { render({ model, el: place }) {
-  const waiting = new Map(), root = document.createElement('div'); place.append(root); root.textContent = 'loading ...';
+const filled = (x, buffers) => {
+  if (Array.isArray(x)) return x.map(v => filled(v, buffers));
+  if (!x || typeof x !== 'object') return x;
+  if ('buffer' in x) return buffers[x.buffer];
+  return Object.fromEntries(Object.entries(x).map(([k, v]) => [k, filled(v, buffers)]));
+};
+function render({model, el: place}) {
+  const waiting = new Map(), root = document.createElement('div'), id = `v${Math.random().toString(36).slice(2)}`;
+  const flagged = list => { model.set('flagged', list); model.save_changes(); };
+  const ask = word => new Promise(done => { waiting.set(`${id}-${word}`, done); model.send({near: `${id}-${word}`, word}); });
   const hear = (m, buffers) => {
-    if (m.near) { waiting.get(m.near)?.(m.list); waiting.delete(m.near); return; }
-    if (!m.columns || m.to !== id) return;
-    const fill = x => Array.isArray(x) ? x.map(fill) : x && typeof x === 'object' ? ('buffer' in x ? buffers[x.buffer] : Object.fromEntries(Object.entries(x).map(([k, v]) => [k, fill(v)]))) : x;
-    mount(root, fill(m.columns), { flags: model.get('flagged'), flagged: list => { model.set('flagged', list); model.save_changes(); }, ask: i => new Promise(done => { const ask = `${id}-${i}`; waiting.set(ask, done); model.send({ near: ask, word: i }); }) });
+    if (m.near) { waiting.get(m.near)?.(m.list); waiting.delete(m.near); }
+    else if (m.columns && m.to === id) mount(root, filled(m.columns, buffers), {flags: model.get('flagged'), flagged, ask});
   };
-  const id = `v${Math.random().toString(36).slice(2)}`; model.on('msg:custom', hear); model.send({ ready: id });
+  root.textContent = 'loading ...';
+  place.append(root);
+  model.on('msg:custom', hear);
+  model.send({ready: id});
   return () => model.off('msg:custom', hear);
-} };"""
+}
+export default {render};"""
     _css = STYLE
     flagged = traitlets.List(traitlets.Int()).tag(sync=True)
 
-    def __init__(self, r:Readings, pair:tuple[str, str]|None=None): super().__init__(); self.readings, self.columns = r, columns(r, pair); self.on_msg(self._answer)
+    def __init__(self, r:Readings, pair:tuple[str, str]|None=None):
+        super().__init__()
+        self.readings, self.columns = r, columns(r, pair)
+        self.on_msg(self._answer)
 
     def _answer(self, _, message, buffers):
         "Send the columns, or the neighbours of a word"
-        if 'near' in message: i = int(message['word']); self.send(dict(near=message['near'], list=nearest_words(self.readings, [i])[0])); return
+        if 'near' in message:
+            i = int(message['word'])
+            self.send(dict(near=message['near'], list=nearest_words(self.readings, [i])[0]))
+            return
         out = []
         def apart(x):
             if isinstance(x, bytes): out.append(x); return dict(buffer=len(out)-1)

@@ -17,14 +17,16 @@ def pytest_collection_modifyitems(config, items):
             if 'slow' in i.keywords: i.add_marker(pytest.mark.skip(reason='slow; run with --slow'))
 
 PEOPLE, PLACES = ['Amina', 'Kofi', 'Wangari', 'Juma', 'Li', 'Ana'], ['Kano', 'Nairobi', 'Lagos', 'Quito', 'Delhi', 'Oslo']
-WORDS = {'en': ['saw', 'in', 'and', 'left', 'for', 'today'], 'sw': ['aliona', 'katika', 'na', 'aliondoka', 'kwa', 'leo'], 'de': ['sah', 'in', 'und', 'verliess', 'nach', 'heute']}
+WORDS = {'en': ['saw', 'in', 'and', 'left', 'for', 'today'], 'sw': ['aliona', 'katika', 'na', 'aliondoka', 'kwa', 'leo'],
+    'de': ['sah', 'in', 'und', 'verliess', 'nach', 'heute']}
 
 def sentences(lang, count, shift=0):
     "Words and tags of small sentences: person verb preposition place"
     w = WORDS[lang]
     for i in range(shift, shift+count):
         n = 6-i%3 # of different lengths, so that batches have padding
-        yield [PEOPLE[i%6], PEOPLE[(i//6)%6], w[i%2*3], w[1+i%2*3], PLACES[i//3%6], w[5]][:n], ['B-PER', 'I-PER', 'O', 'O', 'B-LOC', 'O'][:n]
+        yield [PEOPLE[i%6], PEOPLE[(i//6)%6], w[i%2*3], w[1+i%2*3], PLACES[i//3%6], w[5]][:n], ['B-PER', 'I-PER', 'O', 'O', 'B-LOC',
+            'O'][:n]
 
 def write(path, rows): path.write_text('\n'.join('\n'.join(f'{w}\t{t}' for w, t in zip(*r))+'\n' for r in rows), encoding='utf-8')
 
@@ -33,25 +35,32 @@ def figures_come_out_again(tmp_path_factory):
     "In the end: the figures of every run that the tests made, again from its stored predictions"
     yield
     from mtmt.compare import recompute
-    runs = [f.parent for f in tmp_path_factory.getbasetemp().rglob('run.json')]; off = {f.name: why for f in runs if (why := recompute(f))}; assert not off
+    runs = [f.parent for f in tmp_path_factory.getbasetemp().rglob('run.json')]
+    off = {f.name: why for f in runs if (why := recompute(f))}
+    assert not off
 
 @pytest.fixture(scope='session')
 def tiny_encoder(tmp_path_factory):
     "Folder of a random two-layer encoder whose vocabulary covers the small corpora"
     folder = tmp_path_factory.mktemp('tiny')/'encoder'
-    pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *PEOPLE, *PLACES, *sum(WORDS.values(), []), *'abcdefghijklmnopqrstuvwxyz', *('##'+c for c in 'abcdefghijklmnopqrstuvwxyz')]
-    tok = Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token='[UNK]')); tok.normalizer = normalizers.BertNormalizer(lowercase=False)
+    pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *PEOPLE, *PLACES, *sum(WORDS.values(), []), *'abcdefghijklmnopqrstuvwxyz',
+        *('##'+c for c in 'abcdefghijklmnopqrstuvwxyz')]
+    tok = Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token='[UNK]'))
+    tok.normalizer = normalizers.BertNormalizer(lowercase=False)
     tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer(); tok.post_processor = processors.BertProcessing(('[SEP]', 3), ('[CLS]', 2))
-    PreTrainedTokenizerFast(tokenizer_object=tok, unk_token='[UNK]', pad_token='[PAD]', cls_token='[CLS]', sep_token='[SEP]', mask_token='[MASK]').save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tok, unk_token='[UNK]', pad_token='[PAD]', cls_token='[CLS]', sep_token='[SEP]',
+        mask_token='[MASK]').save_pretrained(folder)
     set_seed(0)
-    BertModel(BertConfig(vocab_size=len(pieces), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64), add_pooling_layer=False).save_pretrained(folder)
+    BertModel(BertConfig(vocab_size=len(pieces), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64), add_pooling_layer=False).save_pretrained(folder)
     return str(folder)
 
 @pytest.fixture
 def small_files(tmp_path):
     "A folder of `<language>.<split>.conll` files: English and German labelled, Swahili the target"
     folder = tmp_path/'files'; folder.mkdir()
-    for lang, split, n, shift in (('en', 'train', 60, 0), ('en', 'dev', 12, 3), ('de', 'train', 50, 2), ('de', 'dev', 12, 4), ('sw', 'train', 40, 5), ('sw', 'dev', 12, 1), ('sw', 'test', 12, 7)):
+    for lang, split, n, shift in (('en', 'train', 60, 0), ('en', 'dev', 12, 3), ('de', 'train', 50, 2), ('de', 'dev', 12, 4),
+        ('sw', 'train', 40, 5), ('sw', 'dev', 12, 1), ('sw', 'test', 12, 7)):
         write(folder/f'{lang}.{split}.conll', sentences(lang, n, shift))
     return folder
 
@@ -60,6 +69,7 @@ def real_data(tmp_path_factory):
     "Public corpora, unpacked; in MTMT_DATA_DIR, or packed in a folder beside the project"
     if os.environ.get('MTMT_DATA_DIR'): return Path(os.environ['MTMT_DATA_DIR'])
     packed = sorted(ROOT.parent.glob('*/data/unpack'))
-    if not packed: pytest.skip('public corpora are not here; set MTMT_DATA_DIR to a folder of <benchmark>/<language>.<split>.conll to run this')
+    if not packed:
+        pytest.skip('public corpora are not here; set MTMT_DATA_DIR to a folder of <benchmark>/<language>.<split>.conll to run this')
     out = tmp_path_factory.mktemp('real'); subprocess.run([packed[0], out, 'ner'], check=True, capture_output=True)
     return out/'ner'

@@ -18,12 +18,14 @@ def test_parallel(lang):
     for k in mine: assert types(mine[k][1]) == types(english[k][1]), k
     slots = lambda text: Counter(re.findall(r'\{(\w+)\}', text))
     assert {k: slots(v) for k, v in lines('frames', lang).items()} == {k: slots(v) for k, v in lines('frames', 'en').items()}
-    assert {k: len(v) for k, v in names(lang).items()} == {k: len(v) for k, v in names('en').items()} and sum(len(v) for k, v in names(lang).items() if KIND_TYPES[k]) >= 200
+    assert {k: len(v) for k, v in names(lang).items()} == {k: len(v) for k, v in names('en').items()} and sum(len(v)
+        for k, v in names(lang).items() if KIND_TYPES[k]) >= 200
 
 @pytest.mark.parametrize('lang', CORPUS_LANGUAGES)
 def test_training_text_keeps_clear_of_the_test(lang):
     train, natural = corpus_split(lang, 'train'), [*corpus_split(lang, 'dev')['tokens'], *corpus_split(lang, 'test')['tokens']]
-    assert train.num_rows == 2000 == len({tuple(s) for s in train['tokens']}) and not {tuple(s) for s in train['tokens']} & {tuple(s) for s in natural}
+    assert train.num_rows == 2000 == len({tuple(s) for s in train['tokens']}) and not {tuple(s) for s in train['tokens']} & {tuple(s)
+        for s in natural}
     seen, test = {e for e, _ in entity_texts(train)}, entity_texts(corpus_split(lang, 'test'))
     assert sum(e not in seen for e, _ in test)/len(test) >= .5
     frames = {re.sub(r'\W|\d', '', re.sub(r'\{\w+\}', '', f)) for f in lines('frames', lang).values()}

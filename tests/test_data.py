@@ -12,15 +12,16 @@ CLEAN = 'EU B-ORG\nwins O\nMadrid B-LOC\n\nPeter B-PER\nBlack I-PER\n'
 OK = [['EU', 'wins', 'Madrid'], ['Peter', 'Black']]
 TAGS = [['B-ORG', 'O', 'B-LOC'], ['B-PER', 'I-PER']]
 
-@pytest.mark.parametrize('name, content', [
-    ('spaces', CLEAN), ('tabs', CLEAN.replace(' ', '\t')), ('crlf', CLEAN.replace('\n', '\r\n')), ('blank line of white space', CLEAN.replace('\n\n', '\n \t\n')),
-    ('leading blank', '\n'+CLEAN), ('byte-order mark', '\ufeff'+CLEAN), ('trailing space', CLEAN.replace('\n', ' \n').replace('\n \n', '\n\n')),
-    ('four columns', re.sub(r' (?=\S+\n)', ' NN I-NP ', CLEAN)), ('docstart', '-DOCSTART- O\n\n'+CLEAN)])
+@pytest.mark.parametrize('name, content', [('spaces', CLEAN), ('tabs', CLEAN.replace(' ', '\t')), ('crlf', CLEAN.replace('\n', '\r\n')),
+    ('blank line of white space', CLEAN.replace('\n\n', '\n \t\n')), ('leading blank', '\n'+CLEAN), ('byte-order mark', '\ufeff'+CLEAN),
+    ('trailing space', CLEAN.replace('\n', ' \n').replace('\n \n', '\n\n')), ('four columns', re.sub(r' (?=\S+\n)', ' NN I-NP ', CLEAN)),
+    ('docstart', '-DOCSTART- O\n\n'+CLEAN)])
 def test_accepts(tmp_path, name, content):
     (tmp_path/'f.conll').write_bytes(content.encode()); corpus, report = read_conll(tmp_path/'f.conll')
     assert corpus['tokens'] == OK and tag_names(corpus) == TAGS and not report.repaired and not report.skipped
 
-@pytest.mark.parametrize('content, word', [('Real\u00a0Madrid B-ORG\n', 'Real\u00a0Madrid'), ('foo\u2028bar B-ORG\n', 'foo\u2028bar'), ('# B-ORG\n', '#'), ('\u200b B-ORG\n', '\u200b')])
+@pytest.mark.parametrize('content, word', [('Real\u00a0Madrid B-ORG\n', 'Real\u00a0Madrid'), ('foo\u2028bar B-ORG\n', 'foo\u2028bar'),
+    ('# B-ORG\n', '#'), ('\u200b B-ORG\n', '\u200b')])
 def test_odd_words_are_words(tmp_path, content, word):
     (tmp_path/'f.conll').write_bytes(content.encode()); corpus, _ = read_conll(tmp_path/'f.conll')
     assert corpus['tokens'] == [[word]] and tag_names(corpus) == [['B-ORG']]
@@ -50,7 +51,8 @@ def test_bad_encoding_names_the_byte(tmp_path):
     (tmp_path/'f.conll').write_bytes(b'a O\nM\xc3nchen B-LOC\n')
     with pytest.raises(DataError, match=r'f.conll:2:2: byte 2 of the line is not UTF-8'): read_conll(tmp_path/'f.conll')
 
-@pytest.mark.parametrize('content, message', [('', 'the file is empty'), ('\n \n', 'the file is empty'), ('just\nwords\n', 'no tag column')])
+@pytest.mark.parametrize('content, message', [('', 'the file is empty'), ('\n \n', 'the file is empty'),
+    ('just\nwords\n', 'no tag column')])
 def test_hopeless_files(tmp_path, content, message):
     (tmp_path/'f.conll').write_text(content)
     with pytest.raises(DataError, match=message): read_conll(tmp_path/'f.conll')
@@ -62,7 +64,8 @@ def test_all_problems_are_listed_at_once(tmp_path):
     assert [l.split(':')[1] for l in str(e.value).splitlines()] == ['2', '3', '4']
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(raw=st.one_of(st.binary(max_size=80), st.text(alphabet='aB-IOPER\t \n\r\ufeff\u200b', max_size=60).map(str.encode)), how=st.sampled_from(['raise', 'repair', 'skip']))
+@given(raw=st.one_of(st.binary(max_size=80), st.text(alphabet='aB-IOPER\t \n\r\ufeff\u200b', max_size=60).map(str.encode)),
+    how=st.sampled_from(['raise', 'repair', 'skip']))
 def test_any_bytes_give_a_corpus_or_a_data_error(tmp_path, raw, how):
     (tmp_path/'f.conll').write_bytes(raw)
     for read in (lambda: read_conll(tmp_path/'f.conll', problems=how)[0], lambda: read_words(tmp_path/'f.conll')):
@@ -71,11 +74,13 @@ def test_any_bytes_give_a_corpus_or_a_data_error(tmp_path, raw, how):
         assert all(w for s in corpus['tokens'] for w in s)
 
 @settings(max_examples=60, deadline=None)
-@given(tokens=st.lists(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=40), min_size=1, max_size=4), room=st.integers(8, 64))
+@given(tokens=st.lists(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=40), min_size=1, max_size=4),
+    room=st.integers(8, 64))
 def test_every_word_has_one_place_whatever_the_unicode(tokens, room):
     tokenizer = load_tokenizer('embedded'); w = windows(tokens, tokenizer, room, overlap=room//4)
     assert [r for x in w for r in x['rows']] == list(range(sum(map(len, tokens))))
-    assert all(len(x['input_ids']) <= room and len(x['first']) == len(x['rows']) and 0 < min(x['first']) and max(x['first']) < len(x['input_ids'])-1 for x in w if x['rows'])
+    assert all(len(x['input_ids']) <= room and len(x['first']) == len(x['rows']) and 0 < min(x['first'])
+        and max(x['first']) < len(x['input_ids'])-1 for x in w if x['rows'])
 
 def test_first_pieces_agree_with_the_tokenizer():
     tokenizer = load_tokenizer('embedded'); words = "Rais William Ruto aliwasili Kigali , Ọjọ́bọ̀ 中国 राष्ट्रपति".split()
@@ -84,7 +89,8 @@ def test_first_pieces_agree_with_the_tokenizer():
 
 def test_counts_of_the_public_corpora(real_data):
     "Sentences and entities as the releases state them"
-    for name, lang, n, entities in (('wikiann', 'nl', 10000, 13725), ('aqmar', 'ar', 254, 558), ('hiner', 'hi', 1000, 2372), ('uner', 'zh', 500, 763), ('masakhaner2', 'sw', 1883, 4330)):
+    for name, lang, n, entities in (('wikiann', 'nl', 10000, 13725), ('aqmar', 'ar', 254, 558), ('hiner', 'hi', 1000, 2372),
+        ('uner', 'zh', 500, 763), ('masakhaner2', 'sw', 1883, 4330)):
         corpus, report = load_labelled(name, lang, 'test', Schema(('PER', 'LOC', 'ORG')), str(real_data))
         assert corpus.num_rows == n and sum(t[0] == 'B' for s in tag_names(corpus) for t in s)+sum(report.to_o.values()) == entities
     assert source_schema('wikiann', 'aqmar', ['en'], str(real_data)).types == ('PER', 'LOC', 'ORG')

@@ -30,7 +30,8 @@ def conlleval(gold, predicted):
     p, r = right/found if found else 0., right/there if there else 0.
     return p, r, 2*p*r/(p+r) if p+r else 0.
 
-corpora = st.lists(st.integers(1, 8).flatmap(lambda n: st.tuples(st.lists(st.sampled_from(TAGS), min_size=n, max_size=n), st.lists(st.sampled_from(TAGS), min_size=n, max_size=n))), min_size=1, max_size=6)
+corpora = st.lists(st.integers(1, 8).flatmap(lambda n: st.tuples(st.lists(st.sampled_from(TAGS), min_size=n, max_size=n),
+    st.lists(st.sampled_from(TAGS), min_size=n, max_size=n))), min_size=1, max_size=6)
 
 @settings(max_examples=1000, deadline=None)
 @given(corpora)
@@ -50,8 +51,13 @@ def test_refuses_other_lengths():
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=5), st.integers(0, 10**6))
 def test_viterbi_is_the_best_valid_sequence(lengths, seed):
-    p = np.random.default_rng(seed).dirichlet(np.ones(3), sum(lengths)); tags = TAGS[:3]; ok = valid_bio(tags); out = decode(p, lengths, tags, 'bio'); at = 0
+    p = np.random.default_rng(seed).dirichlet(np.ones(3), sum(lengths))
+    tags = TAGS[:3]
+    ok = valid_bio(tags)
+    out = decode(p, lengths, tags, 'bio')
+    at = 0
     assert [len(s) for s in out] == lengths
     for n, got in zip(lengths, out):
-        best = max((s for s in itertools.product(range(3), repeat=n) if all(ok[a, b] for a, b in zip((3, *s), s))), key=lambda s: sum(np.log(p[at+i, t]+1e-12) for i, t in enumerate(s)))
+        best = max((s for s in itertools.product(range(3), repeat=n) if all(ok[a, b] for a, b in zip((3, *s), s))),
+            key=lambda s: sum(np.log(p[at+i, t]+1e-12) for i, t in enumerate(s)))
         assert got == [tags[t] for t in best]; at += n

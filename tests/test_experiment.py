@@ -9,25 +9,35 @@ import pytest
 from conftest import ROOT
 
 NB = ROOT/'nbs'/'experiments'/'distill.ipynb'
-def papermill(out, *args, cwd=ROOT): return subprocess.run([sys.executable, '-m', 'papermill', str(NB), str(out), '-k', 'python3', '--no-progress-bar', *map(str, args)], cwd=cwd, capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
+def papermill(out, *args, cwd=ROOT):
+    return subprocess.run([sys.executable, '-m', 'papermill', str(NB), str(out), '-k', 'python3', '--no-progress-bar', *map(str, args)],
+        cwd=cwd, capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
 
 def texts(path): return '\n'.join(str(o.get('text', '')) for c in nbformat.read(path, 4).cells for o in c.get('outputs', []))
 
 def test_runs_from_any_folder_on_files_of_ones_own(small_files, tmp_path, tiny_encoder):
     out = tmp_path/'out.ipynb'
-    done = papermill(out, '-p', 'benchmark', 'files', '-p', 'data_dir', small_files, '-p', 'target', 'sw', '-p', 'encoder', tiny_encoder, '-p', 'out_dir', tmp_path/'runs', '-y', 'options: {max_length: 32, weights: ab}', cwd=tmp_path)
+    done = papermill(out, '-p', 'benchmark', 'files', '-p', 'data_dir', small_files, '-p', 'target', 'sw', '-p', 'encoder', tiny_encoder,
+        '-p', 'out_dir', tmp_path/'runs', '-y', 'options: {max_length: 32, weights: ab}', cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    [run] = (tmp_path/'runs').glob('*/run.json'); about = json.loads(run.read_text()); assert about['recipe']['weights'] == 'ab' and about['signature'] in texts(out)
-    mimes = {m for c in nbformat.read(out, 4).cells for o in c.get('outputs', []) for m in o.get('data', {})}; assert {'image/svg+xml', 'text/html', 'application/json'} <= mimes
+    [run] = (tmp_path/'runs').glob('*/run.json')
+    about = json.loads(run.read_text())
+    assert about['recipe']['weights'] == 'ab' and about['signature'] in texts(out)
+    mimes = {m for c in nbformat.read(out, 4).cells for o in c.get('outputs', []) for m in o.get('data', {})}
+    assert {'image/svg+xml', 'text/html', 'application/json'} <= mimes
 
-@pytest.mark.parametrize('args, message', [(('-p', 'lnag', 'nl'), "unknown parameter 'lnag'"), (('-p', 'method', 'mtml'), "Did you mean 'mtmt'"), (('-p', 'seed', 'one'), 'seed: '), (('-p', 'target', 'fr'), 'has no language'), (('-p', 'benchmark', 'wikiann', '-p', 'target', 'nl'), 'needs data_dir')])
+@pytest.mark.parametrize('args, message', [(('-p', 'lnag', 'nl'), "unknown parameter 'lnag'"),
+    (('-p', 'method', 'mtml'), "Did you mean 'mtmt'"), (('-p', 'seed', 'one'), 'seed: '), (('-p', 'target', 'fr'), 'has no language'),
+    (('-p', 'benchmark', 'wikiann', '-p', 'target', 'nl'), 'needs data_dir')])
 def test_refuses_wrong_parameters(tmp_path, args, message):
     done = papermill(tmp_path/'o.ipynb', '-p', 'out_dir', tmp_path/'runs', *args)
     assert done.returncode == 1 and message in done.stderr and not (tmp_path/'runs').exists()
 
 def test_parameters_have_types_and_help():
     from papermill import inspect_notebook
-    found = inspect_notebook(str(NB)); assert all(p['help'] and p['inferred_type_name'] not in (None, 'None') for p in found.values()) and {'benchmark', 'target', 'sources', 'method', 'encoder', 'seed', 'data_dir', 'out_dir'} <= set(found)
+    found = inspect_notebook(str(NB))
+    assert all(p['help'] and p['inferred_type_name'] not in (None, 'None') for p in found.values()) and {'benchmark', 'target', 'sources',
+        'method', 'encoder', 'seed', 'data_dir', 'out_dir'} <= set(found)
 
 def test_parameter_files_make_recipes():
     import yaml
@@ -36,33 +46,56 @@ def test_parameter_files_make_recipes():
     for f in files: r = make_recipe(**yaml.safe_load(f.read_text())); assert f.stem == f'{r.benchmark}-{r.target}'
 
 def test_a_batch_takes_up_where_it_stopped(tmp_path):
-    args = [str(Path(sys.executable).parent/'mtmt'), 'batch', '--targets', 'sw', '--methods', 'direct,tsl', '--out', str(tmp_path/'b'), '-p', 'limit', '64', '-p', 'epochs', '1']
-    first = subprocess.run(args, capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1')); assert first.returncode == 0, first.stderr[-2000:]
+    args = [str(Path(sys.executable).parent/'mtmt'), 'batch', '--targets', 'sw', '--methods', 'direct,tsl', '--out', str(tmp_path/'b'),
+        '-p', 'limit', '64', '-p', 'epochs', '1']
+    first = subprocess.run(args, capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
+    assert first.returncode == 0, first.stderr[-2000:]
     summary = json.loads((tmp_path/'b'/'summary.json').read_text())
-    assert [r['method'] for r in summary] == ['direct', 'tsl'] and {'benchmark', 'sources', 'target', 'method', 'encoder', 'seed', 'precision', 'recall', 'f1', 'signature', 'seconds'} <= set(summary[0]) and all((tmp_path/'b'/r['notebook']).exists() for r in summary)
-    again = subprocess.run(args, capture_output=True, text=True); assert again.stdout.count('done before') == 2 and again.stdout.split('\n\n')[1:] == first.stdout.split('\n\n')[1:]
+    assert [r['method'] for r in summary] == ['direct', 'tsl'] and {'benchmark', 'sources', 'target', 'method', 'encoder', 'seed',
+        'precision', 'recall', 'f1', 'signature', 'seconds'} <= set(summary[0]) and all((tmp_path/'b'/r['notebook']).exists()
+        for r in summary)
+    again = subprocess.run(args, capture_output=True, text=True)
+    assert again.stdout.count('done before') == 2 and again.stdout.split('\n\n')[1:] == first.stdout.split('\n\n')[1:]
 
 def test_a_run_that_fails_does_not_stop_the_batch(small_files, tmp_path, tiny_encoder):
-    done = subprocess.run([str(Path(sys.executable).parent/'mtmt'), 'batch', '--targets', 'fr,sw', '--methods', 'direct', '--out', str(tmp_path/'b'), '-p', 'benchmark', 'files', '-p', 'data_dir', str(small_files), '-p', 'encoder', tiny_encoder], capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
-    assert done.returncode == 2 and 'files-fr-direct-s0: DataError: ' in done.stderr and 'no file fr.train.conll' in done.stderr and 'Traceback' not in done.stderr
-    assert [r['target'] for r in json.loads((tmp_path/'b'/'summary.json').read_text())] == ['sw'] and (tmp_path/'b'/'notebooks'/'files-fr-direct-s0.ipynb').exists()
-    failed = tmp_path/'b'/'notebooks'/'files-fr-direct-s0.failed.json'; about = json.loads(failed.read_text()); assert (about['status'], about['error'], about['recipe']['target']) == ('failed', 'DataError', 'fr') and 'no file fr.train.conll' in about['message'] and about['seconds'] > 0
-    said = subprocess.run([*done.args[:1], 'table', str(tmp_path/'b')], capture_output=True, text=True).stdout; assert 'failed: files-fr-direct-s0 (DataError: ' in said
+    done = subprocess.run([str(Path(sys.executable).parent/'mtmt'), 'batch', '--targets', 'fr,sw', '--methods', 'direct', '--out',
+        str(tmp_path/'b'), '-p', 'benchmark', 'files', '-p', 'data_dir', str(small_files), '-p', 'encoder', tiny_encoder],
+        capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert 'files-fr-direct-s0: DataError: ' in done.stderr and 'no file fr.train.conll' in done.stderr
+    assert [r['target'] for r in json.loads((tmp_path/'b'/'summary.json').read_text())] == ['sw'] and (
+        tmp_path/'b'/'notebooks'/'files-fr-direct-s0.ipynb').exists()
+    failed = tmp_path/'b'/'notebooks'/'files-fr-direct-s0.failed.json'
+    about = json.loads(failed.read_text())
+    assert (about['status'], about['error'], about['recipe']['target']) == ('failed', 'DataError',
+        'fr') and 'no file fr.train.conll' in about['message'] and about['seconds'] > 0
+    said = subprocess.run([*done.args[:1], 'table', str(tmp_path/'b')], capture_output=True, text=True).stdout
+    assert 'failed: files-fr-direct-s0 (DataError: ' in said
     for f in list(small_files.glob('sw.*')): (small_files/f.name.replace('sw', 'fr')).write_text(f.read_text())
-    again = subprocess.run(done.args, capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1')); assert again.returncode == 0 and again.stdout.count('done before') == 1 and not failed.exists() and 'failed' not in again.stdout
+    again = subprocess.run(done.args, capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
+    assert again.returncode == 0 and again.stdout.count('done before') == 1 and not failed.exists() and 'failed' not in again.stdout
 
 def test_another_system_is_scored_beside_the_runs(small_files, tmp_path, tiny_encoder):
     mtmt, options = str(Path(sys.executable).parent/'mtmt'), ['-p', 'benchmark', 'files', '-p', 'data_dir', str(small_files)]
-    rows = [s.split('\n') for s in (small_files/'sw.test.conll').read_text().split('\n\n') if s.strip()]; (tmp_path/'said.conll').write_text('\n\n'.join('\n'.join(l.replace('B-LOC', 'B-GPE') for l in s if l) for s in rows)+'\n')
-    scored = subprocess.run([mtmt, 'score', str(tmp_path/'said.conll'), '--name', 'perfect', '--target', 'sw', '--out', str(tmp_path/'b'), '--map', 'GPE=LOC', *options], capture_output=True, text=True); assert scored.returncode == 0, scored.stderr
-    batch = subprocess.run([mtmt, 'batch', '--targets', 'sw', '--methods', 'direct', '--out', str(tmp_path/'b'), *options, '-p', 'encoder', tiny_encoder], capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1')); assert batch.returncode == 0, batch.stderr[-2000:]
-    both = subprocess.run([mtmt, 'table', str(tmp_path/'b')], capture_output=True, text=True).stdout; assert ' '.join(both.split('|')[1:4]).split() == ['target', 'direct', 'perfect'] and '| 100.0' in both and 'tgt:sw' in both
-    assert subprocess.run([mtmt, 'score', str(tmp_path/'said.conll'), '--name', 'tsl', '--target', 'sw', *options], capture_output=True, text=True).returncode == 2
+    rows = [s.split('\n') for s in (small_files/'sw.test.conll').read_text().split('\n\n') if s.strip()]
+    (tmp_path/'said.conll').write_text('\n\n'.join('\n'.join(l.replace('B-LOC', 'B-GPE') for l in s if l) for s in rows)+'\n')
+    scored = subprocess.run([mtmt, 'score', str(tmp_path/'said.conll'), '--name', 'perfect', '--target', 'sw', '--out', str(tmp_path/'b'),
+        '--map', 'GPE=LOC', *options], capture_output=True, text=True)
+    assert scored.returncode == 0, scored.stderr
+    batch = subprocess.run([mtmt, 'batch', '--targets', 'sw', '--methods', 'direct', '--out', str(tmp_path/'b'), *options, '-p', 'encoder',
+        tiny_encoder], capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
+    assert batch.returncode == 0, batch.stderr[-2000:]
+    both = subprocess.run([mtmt, 'table', str(tmp_path/'b')], capture_output=True, text=True).stdout
+    assert ' '.join(both.split('|')[1:4]).split() == ['target', 'direct', 'perfect'] and '| 100.0' in both and 'tgt:sw' in both
+    assert subprocess.run([mtmt, 'score', str(tmp_path/'said.conll'), '--name', 'tsl', '--target', 'sw', *options], capture_output=True,
+        text=True).returncode == 2
 
 def test_ctrl_c_leaves_nothing_running(tmp_path):
     "Interrupted while a recognizer learns: no kernel goes on, and the message says how to"
-    batch = subprocess.Popen([str(Path(sys.executable).parent/'mtmt'), 'batch', '--targets', 'sw', '--methods', 'direct,tsl', '--out', str(tmp_path/'b')], start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                             env=dict(os.environ, HF_HUB_OFFLINE='1'), preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))     # what runs in the background of a shell has it ignored
+    # what runs in the background of a shell has SIGINT ignored
+    batch = subprocess.Popen([str(Path(sys.executable).parent/'mtmt'), 'batch', '--targets', 'sw', '--methods', 'direct,tsl',
+        '--out', str(tmp_path/'b')], start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=dict(os.environ, HF_HUB_OFFLINE='1'), preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     while not (tmp_path/'b'/'.locks').exists() and batch.poll() is None: time.sleep(1)
     below = psutil.Process(batch.pid).children(recursive=True); assert len(below) >= 4
     os.killpg(batch.pid, signal.SIGINT)
@@ -74,5 +107,7 @@ def test_ctrl_c_leaves_nothing_running(tmp_path):
 @pytest.mark.parametrize('benchmark, target', [('wikiann', 'nl'), ('aqmar', 'ar'), ('hiner', 'hi'), ('uner', 'zh'), ('masakhaner2', 'sw')])
 def test_real_data(real_data, tmp_path_factory, benchmark, target):
     "The command of the README on public corpora, shortened"
-    tmp = tmp_path_factory.getbasetemp(); done = papermill(tmp/f'{benchmark}.ipynb', '-p', 'benchmark', benchmark, '-p', 'target', target, '-p', 'method', 'mtmt', '-p', 'data_dir', real_data, '-p', 'out_dir', tmp/'real-runs', '-p', 'limit', 2000, '-p', 'epochs', 1)
+    tmp = tmp_path_factory.getbasetemp()
+    done = papermill(tmp/f'{benchmark}.ipynb', '-p', 'benchmark', benchmark, '-p', 'target', target, '-p', 'method', 'mtmt', '-p',
+        'data_dir', real_data, '-p', 'out_dir', tmp/'real-runs', '-p', 'limit', 2000, '-p', 'epochs', 1)
     assert done.returncode == 0, done.stderr[-2000:]

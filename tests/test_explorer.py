@@ -12,9 +12,12 @@ from mtmt.widgets import columns, page, write_page
 from test_site import CHROMIUM, CONTRAST, FLAGS, needs_browser
 
 TAGS = ['O', 'B-PER', 'I-PER', 'B-LOC', 'I-LOC']
-corpora = st.lists(st.integers(1, 9).flatmap(lambda n: st.tuples(*[st.lists(st.sampled_from(TAGS), min_size=n, max_size=n)]*2)), min_size=1, max_size=6)
+corpora = st.lists(st.integers(1, 9).flatmap(lambda n: st.tuples(*[st.lists(st.sampled_from(TAGS), min_size=n, max_size=n)]*2)), min_size=1,
+    max_size=6)
 
-def of(pairs, **more): return readings([[f'w{i}' for i in range(len(a))] for a, _ in pairs], dict(gold=[a for a, _ in pairs], student=[b for _, b in pairs]), **more)
+def of(pairs, **more):
+    return readings([[f'w{i}' for i in range(len(a))] for a, _ in pairs], dict(gold=[a for a, _ in pairs], student=[b for _, b in pairs]),
+        **more)
 
 @settings(max_examples=500, deadline=None)
 @given(corpora)
@@ -35,24 +38,40 @@ def test_places_hold_each_entity_once(pairs):
     assert (c.kind == 'missed').sum() == sum(not any(s == x[0] and b < x[2] and x[1] < e for x in sets[1]) for s, b, e, _ in sets[0])
     for row in c.itertuples():
         inside = [[t for s, b, e, t in x if s == row.sentence and row.begin <= r.starts[s]+b < row.end] for x in sets]
-        assert row.kind == ('missed' if not inside[1] else 'spurious' if not inside[0] else 'type' if len({*inside[0], *inside[1]}) > 1 else 'same' if len(inside[0]) == len(inside[1]) == 1 and (row.sentence, row.begin-r.starts[row.sentence], row.end-r.starts[row.sentence], inside[0][0]) in set(sets[0]) & set(sets[1]) else 'boundary')
+        assert row.kind == ('missed' if not inside[1] else 'spurious' if not inside[0] else 'type' if len({*inside[0], *inside[1]}) > 1
+            else 'same' if len(inside[0]) == len(inside[1]) == 1
+            and (row.sentence, row.begin-r.starts[row.sentence], row.end-r.starts[row.sentence],
+            inside[0][0]) in set(sets[0]) & set(sets[1]) else 'boundary')
     assert (np.array(c.begin[1:]) >= np.array(c.end[:-1])).all()
-    turned = c.kind.astype(str).replace(dict(missed='spurious', spurious='missed')); assert turned.tolist() == back.kind.astype(str).tolist() and c.a.tolist() == back.b.tolist()
+    turned = c.kind.astype(str).replace(dict(missed='spurious', spurious='missed'))
+    assert turned.tolist() == back.kind.astype(str).tolist() and c.a.tolist() == back.b.tolist()
 
 def test_divergence_and_gap_are_scipys():
     from scipy.spatial.distance import jensenshannon
-    rng = np.random.default_rng(0); p = {n: rng.dirichlet(np.ones(5), 30).astype(np.float32) for n in 'ab'}; tags = {n: [[TAGS[i] for i in x.argmax(1)]] for n, x in p.items()}
-    r = readings([[f'w{i}' for i in range(30)]], tags, tags=TAGS, probabilities=p); c = conflicts(r, 'a', 'b'); d = jensenshannon(p['a'], p['b'], axis=1, base=2)**2; assert len(c) > 5
-    for row in c.itertuples(): assert abs(row.divergence-d[row.begin:row.end].max()) < 1e-5 and abs(row.gap-(p['b'].max(1)[row.begin:row.end].mean()-p['a'].max(1)[row.begin:row.end].mean())) < 1e-5
+    rng = np.random.default_rng(0)
+    p = {n: rng.dirichlet(np.ones(5), 30).astype(np.float32) for n in 'ab'}
+    tags = {n: [[TAGS[i] for i in x.argmax(1)]] for n, x in p.items()}
+    r = readings([[f'w{i}' for i in range(30)]], tags, tags=TAGS, probabilities=p)
+    c = conflicts(r, 'a', 'b')
+    d = jensenshannon(p['a'], p['b'], axis=1, base=2)**2
+    assert len(c) > 5
+    for row in c.itertuples():
+        assert abs(row.divergence-d[row.begin:row.end].max()) < 1e-5 and abs(
+            row.gap-(p['b'].max(1)[row.begin:row.end].mean()-p['a'].max(1)[row.begin:row.end].mean())) < 1e-5
 
 def test_nearest_words_by_a_plain_loop():
     import torch
-    g = torch.Generator().manual_seed(1); words = [f'w{i%17}' for i in range(60)]; r = readings([words], dict(a=[['O']*60], b=[['O']*60])); r.vectors = torch.randn(60, 2, 6, generator=g); u = torch.nn.functional.normalize(r.vectors, dim=-1)
+    g = torch.Generator().manual_seed(1)
+    words = [f'w{i%17}' for i in range(60)]
+    r = readings([words], dict(a=[['O']*60], b=[['O']*60]))
+    r.vectors = torch.randn(60, 2, 6, generator=g)
+    u = torch.nn.functional.normalize(r.vectors, dim=-1)
     for i, got in zip((0, 20, 59), nearest_words(r, (0, 20, 59), 4)):
         best = {}
         for j in range(60):
             if words[j] != words[i]: best[words[j]] = max(best.get(words[j], (-2, 0)), ((u[i]*u[j]).sum(-1).mean().item(), j))
-        want = sorted(best.values(), reverse=True)[:4]; assert [j for j, _ in got] == [j for _, j in want] and np.allclose([c for _, c in got], [c for c, _ in want], atol=2e-3)
+        want = sorted(best.values(), reverse=True)[:4]
+        assert [j for j, _ in got] == [j for _, j in want] and np.allclose([c for _, c in got], [c for c, _ in want], atol=2e-3)
 
 @pytest.fixture(scope='module')
 def browser():
@@ -61,40 +80,71 @@ def browser():
 
 def opened(browser, r, tmp_path, **context):
     "The page of some readings, and what it asked for"
-    write_page(r, tmp_path/'page.html'); page = browser.new_page(viewport=dict(width=1200, height=900), **context); page.asked, page.errors = [], []
-    page.on('request', lambda q: page.asked.append(q.url)); page.on('pageerror', lambda e: page.errors.append(str(e))); page.on('dialog', lambda d: (page.errors.append(d.message), d.dismiss())); page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' else None)
+    write_page(r, tmp_path/'page.html')
+    page = browser.new_page(viewport=dict(width=1200, height=900), **context)
+    page.asked, page.errors = [], []
+    page.on('request', lambda q: page.asked.append(q.url))
+    page.on('pageerror', lambda e: page.errors.append(str(e)))
+    page.on('dialog', lambda d: (page.errors.append(d.message), d.dismiss()))
+    page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' else None)
     page.goto((tmp_path/'page.html').as_uri()); page.wait_for_selector('.count'); return page
 
 def text_of(n, seed=0):
     "Two languages, three systems with probabilities, trusts and vectors"
     import torch
-    rng = np.random.default_rng(seed); words = [[f'{w}{rng.integers(50)}' for w in rng.choice(['aba', 'chi', 'Duma', 'eko'], rng.integers(4, 12))] for _ in range(n)]; N = sum(map(len, words)); ends = np.cumsum([len(w) for w in words])[:-1]
-    p = {'recognizer': rng.dirichlet(np.full(5, .3), N).astype(np.float32)}; p['student'] = (.4*p['recognizer']+.6*rng.dirichlet(np.full(5, .3), N)).astype(np.float32); names = lambda x: [[TAGS[i] for i in s] for s in np.split(x, ends)]
-    r = readings(words, dict(gold=names(rng.choice(5, N, p=[.6, .1, .1, .1, .1])), **{k: names(v.argmax(1)) for k, v in p.items()}), tags=TAGS, probabilities=p, languages=['sw' if i%3 else 'ar' for i in range(n)], trusts={k: rng.random(N).astype(np.float32) for k in ('alpha', 'beta', 'gamma')}, vectors=torch.randn(N, 1, 8, generator=torch.Generator().manual_seed(seed)), name='Sample')
+    rng = np.random.default_rng(seed)
+    words = [[f'{w}{rng.integers(50)}' for w in rng.choice(['aba', 'chi', 'Duma', 'eko'], rng.integers(4, 12))] for _ in range(n)]
+    N = sum(map(len, words))
+    ends = np.cumsum([len(w) for w in words])[:-1]
+    p = {'recognizer': rng.dirichlet(np.full(5, .3), N).astype(np.float32)}
+    p['student'] = (.4*p['recognizer']+.6*rng.dirichlet(np.full(5, .3), N)).astype(np.float32)
+    names = lambda x: [[TAGS[i] for i in s] for s in np.split(x, ends)]
+    r = readings(words, dict(gold=names(rng.choice(5, N, p=[.6, .1, .1, .1, .1])), **{k: names(v.argmax(1)) for k, v in p.items()}),
+        tags=TAGS, probabilities=p, languages=['sw' if i%3 else 'ar' for i in range(n)],
+        trusts={k: rng.random(N).astype(np.float32) for k in ('alpha', 'beta', 'gamma')},
+        vectors=torch.randn(N, 1, 8, generator=torch.Generator().manual_seed(seed)), name='Sample')
     r.known = frozenset(' '.join(r.words[b:e]).lower() for b, e, *_ in entity_columns(r, 'gold')[::2]); r.found.clear(); return r
 
 @needs_browser
 def test_every_filter_shows_what_the_table_says(browser, tmp_path):
-    r = text_of(60); p = opened(browser, r, tmp_path); count = lambda: tuple(int(x) for x in re.findall(r'\d+', p.locator('.count').inner_text())); language = np.array(r.languages)
+    r = text_of(60)
+    p = opened(browser, r, tmp_path)
+    count = lambda: tuple(int(x) for x in re.findall(r'\d+', p.locator('.count').inner_text()))
+    language = np.array(r.languages)
     def want(c): return (c.sentence.nunique(), len(c))
     c = conflicts(r, 'recognizer', 'student'); off = c[c.kind != 'same']; assert count() == want(off)
-    def check(set_, unset, rows): set_(); assert count() == want(rows) and 0 < len(rows) < len(off), len(rows); unset(); assert count() == want(off)
+    def check(set_, unset, rows):
+        set_()
+        assert count() == want(rows) and 0 < len(rows) < len(off), len(rows)
+        unset()
+        assert count() == want(off)
     pick = lambda key, v: lambda: p.select_option(f'[data-key={key}]', v); press = lambda k: lambda: p.click(f'[data-kind={k}]')
-    check(pick('type', '1'), pick('type', '0'), off[(off.a == 'PER') | (off.b == 'PER')] if r.types[0] == 'PER' else off[(off.a == 'LOC') | (off.b == 'LOC')])
-    check(pick('seen', '1'), pick('seen', ''), off[off.seen]); check(pick('language', '0'), pick('language', ''), off[language[off.sentence] == 'ar'])
+    check(pick('type', '1'), pick('type', '0'), off[(off.a == 'PER') | (off.b == 'PER')] if r.types[0] == 'PER'
+        else off[(off.a == 'LOC') | (off.b == 'LOC')])
+    check(pick('seen', '1'), pick('seen', ''), off[off.seen])
+    check(pick('language', '0'), pick('language', ''), off[language[off.sentence] == 'ar'])
     for k in KINDS[1:]: check(press(k), press(k), off[off.kind != k])
     def gap(v): p.locator('[data-key=gap]').evaluate('(e, v) => { e.value = v; e.dispatchEvent(new Event("input", {bubbles: true})); }', v)
     check(lambda: gap('0.2'), lambda: gap('0'), off[off.gap.abs() >= .2])
     def text(v): p.fill('[data-key=text]', v)
     check(lambda: text('DUMA1'), lambda: text(''), off[[('duma1' in ' '.join(r.tokens[s]).lower()) for s in off.sentence]])
-    p.get_by_role('button', name='recognizer PER, student LOC').click(); assert count() == want(off[(off.a == 'PER') & (off.b == 'LOC')]); p.get_by_role('button', name='recognizer PER, student LOC').click(); assert count() == want(off)
-    first = [int(x.get_attribute('data-sentence')) for x in p.locator('article').all()]; assert first == off.groupby('sentence').divergence.max().reset_index().sort_values(['divergence', 'sentence'], ascending=[False, True]).sentence.tolist()[:10]
-    pick('order', 'text')(); assert [int(x.get_attribute('data-sentence')) for x in p.locator('article').all()] == sorted(off.sentence.unique())[:10]
+    p.get_by_role('button', name='recognizer PER, student LOC').click()
+    assert count() == want(off[(off.a == 'PER') & (off.b == 'LOC')])
+    p.get_by_role('button', name='recognizer PER, student LOC').click()
+    assert count() == want(off)
+    first = [int(x.get_attribute('data-sentence')) for x in p.locator('article').all()]
+    assert first == off.groupby('sentence').divergence.max().reset_index().sort_values(['divergence', 'sentence'],
+        ascending=[False, True]).sentence.tolist()[:10]
+    pick('order', 'text')()
+    assert [int(x.get_attribute('data-sentence')) for x in p.locator('article').all()] == sorted(off.sentence.unique())[:10]
     for a, b in itertools.permutations(range(3), 2):
         if (a, b) == (1, 2): continue
         for key, v in (('b', str({0, 1, 2}.difference((a, b)).pop())), ('a', str(a)), ('b', str(b))):
             if p.locator(f'[data-key={key}] option[value="{v}"]').count(): p.select_option(f'[data-key={key}]', v)
-        names = list(r.said); have = [names[int(p.locator(f'[data-key={k}]').input_value())] for k in 'ab']; x = conflicts(r, *have); assert count() == want(x[x.kind != 'same'])
+        names = list(r.said)
+        have = [names[int(p.locator(f'[data-key={k}]').input_value())] for k in 'ab']
+        x = conflicts(r, *have)
+        assert count() == want(x[x.kind != 'same'])
     assert not p.errors and all(u.startswith(('file:', 'data:', 'blob:')) for u in p.asked); p.close()
 
 @needs_browser
@@ -103,57 +153,116 @@ def test_a_word_and_the_export_by_keyboard_alone(browser, tmp_path):
     for _ in range(80):
         p.keyboard.press('Tab')
         if p.evaluate('document.activeElement.hasAttribute("data-word")'): break
-    row = int(p.evaluate('document.activeElement.getAttribute("data-word")')); p.keyboard.press('ArrowRight'); assert p.evaluate('document.activeElement.getAttribute("data-word")') == str(row+1); p.keyboard.press('Enter'); behind = p.locator('.why'); assert behind.count() == 1
-    shown = behind.inner_text(); assert f'{r.probabilities["student"][row+1].max():.2f}' in shown and f'{round(r.trusts["gamma"][row+1]*255)/255:.2f}' in shown
+    row = int(p.evaluate('document.activeElement.getAttribute("data-word")'))
+    p.keyboard.press('ArrowRight')
+    assert p.evaluate('document.activeElement.getAttribute("data-word")') == str(row+1)
+    p.keyboard.press('Enter')
+    behind = p.locator('.why')
+    assert behind.count() == 1
+    shown = behind.inner_text()
+    assert f'{r.probabilities["student"][row+1].max():.2f}' in shown and f'{round(r.trusts["gamma"][row+1]*255)/255:.2f}' in shown
     near = [r.words[i] for i, _ in nearest_words(r, [row+1])[0]]; assert [x.inner_text() for x in p.locator('.near li bdi').all()] == near
     p.keyboard.press('Escape'); assert p.locator('.why').count() == 0
-    p.keyboard.press('n'); p.keyboard.press('f'); p.keyboard.press('n'); p.keyboard.press('n'); p.keyboard.press('f'); flagged = [int(x.get_attribute('data-sentence')) for x in p.locator('article:has(.flag[aria-pressed=true])').all()]; assert len(flagged) == 2
+    p.keyboard.press('n')
+    p.keyboard.press('f')
+    p.keyboard.press('n')
+    p.keyboard.press('n')
+    p.keyboard.press('f')
+    flagged = [int(x.get_attribute('data-sentence')) for x in p.locator('article:has(.flag[aria-pressed=true])').all()]
+    assert len(flagged) == 2
     p.keyboard.press('p'); assert p.evaluate('document.activeElement.getAttribute("aria-current")') == 'true'
     p.keyboard.press('/'); p.keyboard.type('duma'); assert p.evaluate('document.activeElement.dataset.key') == 'text'
     with p.expect_download() as d: p.locator('.conll').focus(); p.keyboard.press('Enter')
-    rows = [s.split('\n') for s in open(d.value.path(), encoding='utf-8').read().split('\n\n')[1:]]; rows = [[l.split('\t') for l in s if l] for s in rows]
-    assert [[w for w, *_ in s] for s in rows] == [r.tokens[i] for i in sorted(flagged)] and [[t for *_, t in s] for s in rows] == [[r.tags[t] for t in r.said['student'][r.starts[i]:r.starts[i+1]]] for i in sorted(flagged)]
+    rows = [s.split('\n') for s in open(d.value.path(), encoding='utf-8').read().split('\n\n')[1:]]
+    rows = [[l.split('\t') for l in s if l] for s in rows]
+    assert [[w for w, *_ in s] for s in rows] == [r.tokens[i] for i in sorted(flagged)] and [[t for *_, t in s]
+        for s in rows] == [[r.tags[t] for t in r.said['student'][r.starts[i]:r.starts[i+1]]] for i in sorted(flagged)]
     with p.expect_download() as d: p.locator('.csv').focus(); p.keyboard.press('Enter')
-    table = pd.read_csv(d.value.path()); want = off[off.sentence.isin(flagged)]; assert table.kind.tolist() == want.kind.tolist() and table.sentence.tolist() == want.sentence.tolist() and np.allclose(table.divergence, want.divergence, atol=5e-3) and (table.flagged == 1).all()
+    table = pd.read_csv(d.value.path())
+    want = off[off.sentence.isin(flagged)]
+    assert table.kind.tolist() == want.kind.tolist() and table.sentence.tolist() == want.sentence.tolist() and np.allclose(table.divergence,
+        want.divergence, atol=5e-3) and (table.flagged == 1).all()
     assert not p.errors; p.close()
 
 @needs_browser
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_contrast_of_everything_shown(browser, tmp_path, scheme):
-    p = opened(browser, text_of(30, 2), tmp_path, color_scheme=scheme); p.locator('[data-word]').first.click(); p.locator('.flag').nth(2).click(); p.locator('.heat button').nth(7).click(); n, bad = p.locator('.mtmt').evaluate(CONTRAST); assert n > 60 and not bad, bad[:5]
-    assert {x.inner_text().strip() for x in p.locator('td.e').all()} <= {'PER', 'LOC'}; p.close()           # a type's name stands wherever its colour does
+    p = opened(browser, text_of(30, 2), tmp_path, color_scheme=scheme)
+    p.locator('[data-word]').first.click()
+    p.locator('.flag').nth(2).click()
+    p.locator('.heat button').nth(7).click()
+    n, bad = p.locator('.mtmt').evaluate(CONTRAST)
+    assert n > 60 and not bad, bad[:5]
+    # a type's name stands wherever its colour does
+    assert {x.inner_text().strip() for x in p.locator('td.e').all()} <= {'PER', 'LOC'}
+    p.close()
 
-PAYLOADS = ['<script>window.hit=1</script>', '<img src=x onerror="window.hit=1">', '" onmouseover="window.hit=1" x="', "' autofocus onfocus='window.hit=1", '</script><script>window.hit=1</script>', '<!--', ']]>', '&lt;b&gt;', 'javascript:window.hit=1', '\u202eevil', '\u2066x\u2069', '${window.hit=1}', '=HYPERLINK("http://x.example")', '\u2028', 'a\u0000b']
-hostile = st.one_of(st.sampled_from(PAYLOADS), st.text(st.characters(exclude_categories=['Cs', 'Zs', 'Cc']), min_size=1, max_size=8), st.tuples(st.sampled_from(PAYLOADS), st.sampled_from(PAYLOADS)).map(''.join))
+PAYLOADS = ['<script>window.hit=1</script>', '<img src=x onerror="window.hit=1">', '" onmouseover="window.hit=1" x="',
+    "' autofocus onfocus='window.hit=1", '</script><script>window.hit=1</script>', '<!--', ']]>', '&lt;b&gt;', 'javascript:window.hit=1',
+    '\u202eevil', '\u2066x\u2069', '${window.hit=1}', '=HYPERLINK("http://x.example")', '\u2028', 'a\u0000b']
+hostile = st.one_of(st.sampled_from(PAYLOADS), st.text(st.characters(exclude_categories=['Cs', 'Zs', 'Cc']), min_size=1, max_size=8),
+    st.tuples(st.sampled_from(PAYLOADS), st.sampled_from(PAYLOADS)).map(''.join))
 
 @needs_browser
 def test_nothing_from_a_file_becomes_markup(browser, tmp_path):
     "Words, types, systems, languages and the title: what is shown is their text, with nothing invisible"
-    context = browser.new_context(); p = context.new_page(); asked, dialogs = [], []; p.on('request', lambda q: asked.append(q.url)); p.on('dialog', lambda d: (dialogs.append(d.message), d.dismiss()))
-    written = lambda s: ''.join(f'[U+{ord(c):04X}]' if unicodedata.category(c) in ('Cc', 'Cf', 'Zl', 'Zp') and c not in '\u200c\u200d' else c for c in s)
+    context = browser.new_context()
+    p = context.new_page()
+    asked, dialogs = [], []
+    p.on('request', lambda q: asked.append(q.url))
+    p.on('dialog', lambda d: (dialogs.append(d.message), d.dismiss()))
+    written = lambda s: ''.join(f'[U+{ord(c):04X}]' if unicodedata.category(c) in ('Cc', 'Cf', 'Zl', 'Zp')
+        and c not in '\u200c\u200d' else c for c in s)
     @settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.generate])
     @given(st.lists(hostile, min_size=3, max_size=6), hostile, hostile, hostile, hostile)
     def holds(words, kind, system, language, name):
-        kind = re.sub(r'\s', '_', kind); r = readings([words], {'gold': [[f'B-{kind}', *['O']*(len(words)-1)]], f's{system}': [['O']*len(words)]}, languages=[language], name=name)
-        p.goto('about:blank'); p.set_content(page(r)); p.wait_for_selector('article', timeout=10_000); p.locator('[data-word]').first.click(); p.locator('[data-word]').first.hover()
+        kind = re.sub(r'\s', '_', kind)
+        r = readings([words], {'gold': [[f'B-{kind}', *['O']*(len(words)-1)]], f's{system}': [['O']*len(words)]}, languages=[language],
+            name=name)
+        p.goto('about:blank')
+        p.set_content(page(r))
+        p.wait_for_selector('article', timeout=10_000)
+        p.locator('[data-word]').first.click()
+        p.locator('[data-word]').first.hover()
         assert p.evaluate('window.hit') is None and not dialogs
-        assert p.evaluate('[...document.querySelectorAll(".mtmt *")].every(e => !["SCRIPT","IMG","IFRAME","STYLE","LINK","OBJECT"].includes(e.tagName) && [...e.attributes].every(a => !a.name.startsWith("on") && a.name !== "autofocus"))')
-        assert p.locator('[data-word]').all_text_contents() == [written(w) for w in words] and p.locator('h2').text_content() == (written(name) or 'Disagreements')
-        assert not re.search('[\u202a-\u202e\u2066-\u2069]', p.locator('.mtmt').evaluate('e => e.outerHTML')), 'a bidi control is on the page'
+        assert p.evaluate(
+            '[...document.querySelectorAll(".mtmt *")].every(e => !["SCRIPT","IMG","IFRAME","STYLE","LINK","OBJECT"].includes(e.tagName) '
+            '&& [...e.attributes].every(a => !a.name.startsWith("on") && a.name !== "autofocus"))')
+        assert p.locator('[data-word]').all_text_contents() == [written(w)
+            for w in words] and p.locator('h2').text_content() == (written(name) or 'Disagreements')
+        assert not re.search('[\u202a-\u202e\u2066-\u2069]', p.locator('.mtmt').evaluate(
+            'e => e.outerHTML')), 'a bidi control is on the page'
     holds(); assert all(u.startswith(('about:', 'blob:', 'data:')) for u in asked); context.close()
 
 @needs_browser
 def test_cells_of_the_table_are_no_formulas(browser, tmp_path):
-    p = opened(browser, readings([['=1+1', '@x', 'plain', '-2', '+a']], dict(gold=[['B-X', 'B-X', 'O', 'O', 'B-X']], student=[['O']*5])), tmp_path)
+    p = opened(browser, readings([['=1+1', '@x', 'plain', '-2', '+a']], dict(gold=[['B-X', 'B-X', 'O', 'O', 'B-X']], student=[['O']*5])),
+        tmp_path)
     with p.expect_download() as d: p.locator('.csv').click()
-    assert [row[4] for row in list(csv.reader(io.open(d.value.path(), encoding='utf-8', newline='')))[1:]] == ["'=1+1", "'@x", "'+a"]; p.close()
+    assert [row[4] for row in list(csv.reader(io.open(d.value.path(), encoding='utf-8', newline='')))[1:]] == ["'=1+1", "'@x", "'+a"]
+    p.close()
 
 @needs_browser
 def test_twenty_thousand_sentences(browser, tmp_path):
     "Opens and filters while one waits; the limits allow for a slow and busy machine"
     import time
-    base = text_of(2000, 3); r = readings(base.tokens*10, {}, tags=base.tags, languages=base.languages*10); tile = lambda v: np.concatenate([v]*10)
-    r.said = {n: tile(v) for n, v in base.said.items()} | {f'{n}-2': tile(np.roll(base.said[n], 1)) for n in ('recognizer', 'student')}; r.probabilities = {n: tile(v) for n, v in base.probabilities.items()} | {f'{n}-2': tile(np.roll(v, 1, 0)) for n, v in base.probabilities.items()}; r.known = base.known
-    start = time.perf_counter(); columns(r); python = time.perf_counter()-start; p = opened(browser, r, tmp_path); about = lambda: p.locator('.mtmt').evaluate('e => ({...e.dataset})'); took = [float(about()['opened'])]; filters = []
-    for key, v in (('type', '1'), ('seen', '0'), ('language', '1'), ('order', 'text'), ('a', '0')): p.select_option(f'[data-key={key}]', v); filters.append(float(about()['filtered']))
-    print(f'columns {python:.2f} s, opened {took[0]:.0f} ms, filtered {filters} ms'); assert len(r.tokens) == 20_000 and len(r.said) == 5 and python < 6 and took[0] < 4000 and sorted(filters)[2] < 100; p.close()
+    base = text_of(2000, 3)
+    r = readings(base.tokens*10, {}, tags=base.tags, languages=base.languages*10)
+    tile = lambda v: np.concatenate([v]*10)
+    r.said = {n: tile(v) for n, v in base.said.items()} | {f'{n}-2': tile(np.roll(base.said[n], 1)) for n in ('recognizer', 'student')}
+    r.probabilities = {n: tile(v) for n, v in base.probabilities.items()} | {f'{n}-2': tile(np.roll(v, 1, 0))
+        for n, v in base.probabilities.items()}
+    r.known = base.known
+    start = time.perf_counter()
+    columns(r)
+    python = time.perf_counter()-start
+    p = opened(browser, r, tmp_path)
+    about = lambda: p.locator('.mtmt').evaluate('e => ({...e.dataset})')
+    took = [float(about()['opened'])]
+    filters = []
+    for key, v in (('type', '1'), ('seen', '0'), ('language', '1'), ('order', 'text'), ('a', '0')):
+        p.select_option(f'[data-key={key}]', v)
+        filters.append(float(about()['filtered']))
+    print(f'columns {python:.2f} s, opened {took[0]:.0f} ms, filtered {filters} ms')
+    assert len(r.tokens) == 20_000 and len(r.said) == 5 and python < 6 and took[0] < 4000 and sorted(filters)[2] < 100
+    p.close()

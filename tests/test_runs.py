@@ -13,8 +13,10 @@ from mtmt.data import MtmtError
 from mtmt.runs import METHODS, make_recipe, read_predictions, run
 
 def recipe(files, out, encoder, method, **more):
-    more = dict(allow_target_labels=True, corpus_pairs=64) | more if method == 'mtmt-released' else dict(sources='en,de') | more if method.endswith('-multi') else more
-    return make_recipe(**dict(benchmark='files', data_dir=str(files), out_dir=str(out), encoder=encoder, target='sw', method=method, epochs=2, max_length=32, device='cpu', precision='fp32') | more)
+    if method == 'mtmt-released': more = dict(allow_target_labels=True, corpus_pairs=64) | more
+    if method.endswith('-multi'): more = dict(sources='en,de') | more
+    return make_recipe(**dict(benchmark='files', data_dir=str(files), out_dir=str(out), encoder=encoder, target='sw', method=method,
+        epochs=2, max_length=32, device='cpu', precision='fp32') | more)
 
 def weights(out, result):
     "Weights of the model that a run scored"
@@ -25,11 +27,14 @@ def weights(out, result):
 def test_shuffled_target_labels_change_no_bit(small_files, tmp_path, tiny_encoder, method, more):
     "Train and dev labels of the target are scrambled, the test's too: the weights are equal bit by bit"
     option = dict(learning_rate=3e-3, **more)       # so that some tags are right and the scores can differ
-    if method == 'mtmt-released': option |= dict(select='source-dev', pair_balance='pseudo')     # its two options that look at target labels, refused by default
+    # its two options that look at target labels, refused by default
+    if method == 'mtmt-released':
+        option |= dict(select='source-dev', pair_balance='pseudo')
     first = run(recipe(small_files, tmp_path/'a', tiny_encoder, method, **option)); rng = random.Random(0)
     for split in ('train', 'dev', 'test'):
         lines = (small_files/f'sw.{split}.conll').read_text().split('\n')
-        write(small_files/f'sw.{split}.conll', [(w, [rng.choice(['O', 'B-PER', 'B-LOC']) for _ in w]) for w in ([l.split('\t')[0] for l in s.split('\n') if l] for s in '\n'.join(lines).split('\n\n')) if w])
+        write(small_files/f'sw.{split}.conll', [(w, [rng.choice(['O', 'B-PER', 'B-LOC']) for _ in w])
+            for w in ([l.split('\t')[0] for l in s.split('\n') if l] for s in '\n'.join(lines).split('\n\n')) if w])
     second = run(recipe(small_files, tmp_path/'b', tiny_encoder, method, **option))
     a, b = weights(tmp_path/'a', first), weights(tmp_path/'b', second)
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a) and first['f1'] != second['f1']
@@ -37,83 +42,108 @@ def test_shuffled_target_labels_change_no_bit(small_files, tmp_path, tiny_encode
 def test_released_options_reach_the_labels_only_when_named(small_files, tmp_path, tiny_encoder):
     with pytest.raises(MtmtError, match='allow_target_labels'): make_recipe(method='mtmt-released')
     out = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-released'))
-    assert 'select:target-dev(oracle)' in out['signature'] and 'boundaries:flat' in out['signature'] and any('ORACLE' in n for n in out['notes'])
+    assert 'select:target-dev(oracle)' in out['signature'] and 'boundaries:flat' in out['signature'] and any('ORACLE' in n
+        for n in out['notes'])
 
 def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_encoder):
-    said = []; first = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt')); again = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'), said.append)
+    said = []
+    first = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'))
+    again = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'), said.append)
     assert again == first and said[-1].endswith('done before')
     tsl = run(recipe(small_files, tmp_path, tiny_encoder, 'tsl')); assert tsl['reused'] == [first['teachers']['recognizer']]
     (small_files/'sw.test.conll').write_text((small_files/'sw.test.conll').read_text().replace('Kano', 'Oslo'))
     assert run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'))['run'] != first['run']      # other data, other run
 
-@pytest.mark.parametrize('option', [dict(similarity_map='half', agreement_map='cosine'), dict(calibrate_similarity=True), dict(same_class='type'), dict(ner_words='pair', agreement_scope='pair'), dict(pairs_from='corpus', corpus_pairs=60), dict(pair_balance='none'),
-                                    dict(teacher_cache=False), dict(knn_reliability=True), dict(keep_share=.6), dict(rounds=2), dict(self_training=.5), dict(alignment=.1, alignment_start=0.), dict(head_lr_ratio=.001), dict(attention_mask=False), dict(select='last'), dict(decode='bio'), dict(freeze_layers=1), dict(weights='bg'), dict(agreement_scope='none')])
+@pytest.mark.parametrize('option', [dict(similarity_map='half', agreement_map='cosine'), dict(calibrate_similarity=True),
+    dict(same_class='type'), dict(ner_words='pair', agreement_scope='pair'), dict(pairs_from='corpus', corpus_pairs=60),
+    dict(pair_balance='none'), dict(teacher_cache=False), dict(knn_reliability=True), dict(keep_share=.6), dict(rounds=2),
+    dict(self_training=.5), dict(alignment=.1, alignment_start=0.), dict(head_lr_ratio=.001), dict(attention_mask=False),
+    dict(select='last'), dict(decode='bio'), dict(freeze_layers=1), dict(weights='bg'), dict(agreement_scope='none')])
 def test_every_option_makes_a_difference_and_none_breaks(small_files, tmp_path, tiny_encoder, option):
     base, other = (run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **o)) for o in ({}, option))
     assert base['run'] != other['run']
     if option not in (dict(decode='bio'), dict(teacher_cache=False), dict(select='last')):
         a, b = weights(tmp_path, base), weights(tmp_path, other); assert any(not torch.equal(a[k], b[k]) for k in a)
 
-@pytest.mark.parametrize('option', [dict(teacher_weights='uniform'), *(dict(teacher_weights=k) for k in ('entropy', 'agreement', 'reliability')), *(dict(language_similarity=k) for k in ('cosine', 'l1', 'l2')),
-                                    dict(language_level='sentence'), dict(language_temperature='std'), dict(language_penalty='language'), dict(calibrate_similarity=True)])
+@pytest.mark.parametrize('option', [dict(teacher_weights='uniform'),
+    *(dict(teacher_weights=k) for k in ('entropy', 'agreement', 'reliability')),
+    *(dict(language_similarity=k) for k in ('cosine', 'l1', 'l2')), dict(language_level='sentence'), dict(language_temperature='std'),
+    dict(language_penalty='language'), dict(calibrate_similarity=True)])
 def test_teachers_that_are_the_same_are_one(small_files, tmp_path, tiny_encoder, option):
     "A copy of English under another name makes a second teacher that says the same: the student is, bit by bit, that of one teacher"
     for split in ('train', 'dev'): (small_files/f'xx.{split}.conll').write_text((small_files/f'en.{split}.conll').read_text())
-    one = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', calibrate_similarity='calibrate_similarity' in option)); two = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources='en,xx', **option))
+    one = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', calibrate_similarity='calibrate_similarity' in option))
+    two = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources='en,xx', **option))
     a, b = weights(tmp_path, one), weights(tmp_path, two); assert all(torch.equal(a[k], b[k]) for k in a) and one['run'] != two['run']
 
 def test_the_order_of_sources_does_not_matter(small_files, tmp_path, tiny_encoder):
-    a, b = (run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources=s, teacher_weights='entropy', learning_rate=3e-3)) for s in ('en,de', 'de,en'))
+    a, b = (run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources=s, teacher_weights='entropy', learning_rate=3e-3))
+        for s in ('en,de', 'de,en'))
     x, y = weights(tmp_path, a), weights(tmp_path, b); assert all(torch.allclose(x[k], y[k], atol=1e-4) for k in x) and a['f1'] == b['f1']
-    assert set(a['systems']) == {'recognizer', 'recognizer-en', 'recognizer-de', 'student'} == set(read_predictions(tmp_path/a['run'])[1])-{'gold'}
+    assert set(a['systems']) == {'recognizer', 'recognizer-en', 'recognizer-de',
+        'student'} == set(read_predictions(tmp_path/a['run'])[1])-{'gold'}
 
 def test_one_source_is_no_pool(small_files, tmp_path, tiny_encoder):
     for method in ('tsl', 'mtmt'):
-        a, b = (weights(tmp_path, run(recipe(small_files, tmp_path, tiny_encoder, method, **more))) for more in ({}, dict(teacher_per_source=True, teacher_weights='language')))
+        a, b = (weights(tmp_path, run(recipe(small_files, tmp_path, tiny_encoder, method, **more)))
+            for more in ({}, dict(teacher_per_source=True, teacher_weights='language')))
         assert all(torch.equal(a[k], b[k]) for k in a)
 
 def test_another_system_teaches(small_files, tmp_path, tiny_encoder):
-    "Its file of the raw target is one more teacher: what it says changes the student and the run's name, another text is refused with its line"
+    "Its file of the raw target is one more teacher: it changes the student and the run's name; another text is refused"
     rows = list(sentences('sw', 40, 5)); said = tmp_path/'said.jsonl'
     def write_said(label):
         lines = []
         for words, tags in rows:
             start = [sum(map(len, words[:k]))+k for k in range(len(words)+1)]
-            lines.append(json.dumps(dict(text=' '.join(words), entities=[dict(start=start[i], end=start[i+1]-1, label=label(t)) for i, t in enumerate(tags) if t[:2] == 'B-'])))
+            lines.append(json.dumps(dict(text=' '.join(words), entities=[dict(start=start[i], end=start[i+1]-1, label=label(t))
+                for i, t in enumerate(tags) if t[:2] == 'B-'])))
         said.write_text('\n'.join(lines)+'\n')
     option = dict(learning_rate=3e-3, others=str(said), other_labels='PERSON=PER', teacher_weights='entropy', epochs=6)
-    write_said(lambda t: {'B-PER': 'PERSON', 'B-LOC': 'LOC'}[t]); good = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **option)); assert good['f1'] > 0
-    write_said(lambda t: 'LOC'); other = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **option)); a, b = weights(tmp_path, good), weights(tmp_path, other)
+    write_said(lambda t: {'B-PER': 'PERSON', 'B-LOC': 'LOC'}[t])
+    good = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **option))
+    assert good['f1'] > 0
+    write_said(lambda t: 'LOC')
+    other = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **option))
+    a, b = weights(tmp_path, good), weights(tmp_path, other)
     assert other['run'] != good['run'] and not all(torch.equal(a[k], b[k]) for k in a)
     said.write_text(said.read_text().replace('Amina', 'Omar', 1))
-    with pytest.raises(MtmtError, match=r'said\.jsonl:\d+: another text than sentence'): run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **option))
-    with pytest.raises(MtmtError, match='has no weight for other systems'): recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', others=str(said))
+    with pytest.raises(MtmtError, match=r'said\.jsonl:\d+: another text than sentence'):
+        run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **option))
+    with pytest.raises(MtmtError, match='has no weight for other systems'):
+        recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', others=str(said))
 
 def test_sources_chosen_are_sources_named(small_files, tmp_path, tiny_encoder):
     lines = []; auto = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources='auto', source_count=2), lines.append)
     assert set(auto['sources']) == {'en', 'de'} and any('by likeness to sw' in l for l in lines)
-    assert run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources=','.join(auto['sources']), source_count=2))['run'] == auto['run']
+    assert run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources=','.join(auto['sources']), source_count=2))['run'] == auto[
+        'run']
 
 def test_rounds_are_scored_and_taken_up_again(small_files, tmp_path, tiny_encoder):
-    r = recipe(small_files, tmp_path, tiny_encoder, 'tsl', rounds=3, learning_rate=3e-3); first = run(r); folder = tmp_path/first['run']; a = weights(tmp_path, first)
-    assert list(first['systems']) == ['recognizer', 'round1', 'round2', 'student']; (folder/'run.json').unlink(); (folder/'model'/'mtmt.json').unlink()
+    r = recipe(small_files, tmp_path, tiny_encoder, 'tsl', rounds=3, learning_rate=3e-3)
+    first = run(r)
+    folder = tmp_path/first['run']
+    a = weights(tmp_path, first)
+    assert list(first['systems']) == ['recognizer', 'round1', 'round2', 'student']
+    (folder/'run.json').unlink()
+    (folder/'model'/'mtmt.json').unlink()
     again = run(r); b = weights(tmp_path, again); assert all(torch.equal(a[k], b[k]) for k in a) and again['systems'] == first['systems']
 
 def test_plain_transformers_reads_the_student(small_files, tmp_path, tiny_encoder):
-    out = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', epochs=12, learning_rate=3e-3)); words, systems = read_predictions(tmp_path/out['run'])
+    out = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', epochs=12, learning_rate=3e-3))
+    words, systems = read_predictions(tmp_path/out['run'])
     ner = pipeline('token-classification', str(tmp_path/out['run']/'model'))
     found = {e['word']: e['entity'] for e in ner(' '.join(words[0]))}
     assert found == {w: t for w, t in zip(words[0], systems['student'][0]) if t != 'O'} and out['f1'] > .5
 
 def edit(name): return lambda files: (files/name).unlink()
-BAD = [
-    (lambda f: (f/'sw.test.conll').unlink(), {}, r'no file sw\.test\.conll; languages with a test split here: none'),
-    (lambda f: (f/'en.train.conll').write_text('just\nwords\n'), {}, r'en\.train\.conll.* (no tag column|share no entity type)|share no entity type'),
+BAD = [(lambda f: (f/'sw.test.conll').unlink(), {}, r'no file sw\.test\.conll; languages with a test split here: none'),
+    (lambda f: (f/'en.train.conll').write_text('just\nwords\n'), {},
+    r'en\.train\.conll.* (no tag column|share no entity type)|share no entity type'),
     (lambda f: (f/'en.dev.conll').write_text('Kano B-PLACE\n'), {}, r"en\.dev\.conll:1:6: unknown tag .B-PLACE.; accepted: O, B-LOC"),
     (lambda f: (f/'sw.train.conll').write_text(''), {}, r'sw\.train\.conll: the file is empty'),
     (lambda f: None, dict(target='swa'), r"no file swa\.(train|test)\.conll.*Did you mean 'sw'"),
-    (lambda f: None, dict(encoder='/no/such/encoder'), r'no such folder; an encoder is'),
-]
+    (lambda f: None, dict(encoder='/no/such/encoder'), r'no such folder; an encoder is'),]
 @pytest.mark.parametrize('spoil, more, message', BAD)
 def test_bad_input_gets_one_line_and_leaves_nothing(small_files, tmp_path, tiny_encoder, spoil, more, message):
     spoil(small_files); out = tmp_path/'out'
@@ -133,19 +163,23 @@ def test_wrong_recipes_list_every_mistake():
 def test_killed_in_the_middle_leaves_no_model_and_goes_on(small_files, tmp_path, tiny_encoder):
     "A process killed while the student learns; the next one finishes with the weights of an undisturbed run"
     undisturbed = run(recipe(small_files, tmp_path/'a', tiny_encoder, 'mtmt', epochs=4)); out = tmp_path/'b'
+    asked = repr(asdict(recipe(small_files, out, tiny_encoder, 'mtmt', epochs=4)))
     code = ('import os, sys\nfrom mtmt import student\nfrom mtmt.runs import make_recipe, run\nreal, n = student.mtmt_loss, [0]\n'
-            'def loss(*a):\n    n[0] += 1\n    if n[0] == 25: os.kill(os.getpid(), 9)\n    return real(*a)\n'
-            f'student.mtmt_loss = loss\nrun(make_recipe(**{json.dumps({k: v for k, v in asdict(recipe(small_files, out, tiny_encoder, "mtmt", epochs=4)).items()})}))').replace('true', 'True').replace('false', 'False')
+        'def loss(*a):\n    n[0] += 1\n    if n[0] == 25: os.kill(os.getpid(), 9)\n    return real(*a)\n'
+        f'student.mtmt_loss = loss\nrun(make_recipe(**{asked}))')
     assert subprocess.run([sys.executable, '-c', code], capture_output=True).returncode == -9
     left = [p for p in out.iterdir() if p.name.startswith('files-')]
     assert len(left) == 1 and [p.name for p in left[0].iterdir()] == ['model.checkpoints']
-    resumed = run(recipe(small_files, out, tiny_encoder, 'mtmt', epochs=4)); a, b = weights(tmp_path/'a', undisturbed), weights(out, resumed)
+    resumed = run(recipe(small_files, out, tiny_encoder, 'mtmt', epochs=4))
+    a, b = weights(tmp_path/'a', undisturbed), weights(out, resumed)
     assert resumed['run'] == undisturbed['run'] and all(torch.equal(a[k], b[k]) for k in a) and not (left[0]/'model.checkpoints').exists()
 
 def test_two_processes_divide_the_work(small_files, tmp_path, tiny_encoder):
     "Both need the same recognizer and want the same folder at once: it is trained once, and each ends with the weights of a process alone"
     alone = {m: run(recipe(small_files, tmp_path/'a', tiny_encoder, m)) for m in ('tsl', 'mtmt')}; out = tmp_path/'b'
-    start = lambda m: subprocess.Popen([sys.executable, '-c', f'from mtmt.runs import *\nrun(Recipe(**{asdict(recipe(small_files, out, tiny_encoder, m))!r}))'], stderr=subprocess.PIPE, text=True)
+    start = lambda m: subprocess.Popen(
+        [sys.executable, '-c', f'from mtmt.runs import *\nrun(Recipe(**{asdict(recipe(small_files, out, tiny_encoder, m))!r}))'],
+        stderr=subprocess.PIPE, text=True)
     for p in [start('tsl'), start('mtmt'), start('mtmt')]: assert p.wait() == 0, p.stderr.read()
     both = {m: json.loads((out/alone[m]['run']/'run.json').read_text()) for m in alone}
     assert sum(alone['tsl']['teachers']['recognizer'] in r['reused'] for r in both.values()) == 1

@@ -1,4 +1,4 @@
-"Sweeps that are killed, again and again: what is done stays done, nothing goes on alone, and the leaderboard is that of a sweep left in peace."
+"Sweeps that are killed, again and again: what is done stays done, and the leaderboard is that of a sweep left in peace"
 import json, os, pty, random, signal, subprocess, sys, time
 from pathlib import Path
 
@@ -12,19 +12,26 @@ from mtmt.report import recompute_all, write_report
 from mtmt.runs import make_recipe, run
 
 ENV = dict(os.environ, HF_HUB_OFFLINE='1', PYTHONPATH=str(ROOT), TQDM_DISABLE='1')
-def sweep(file, workers=2, **more): return subprocess.Popen([sys.executable, '-m', 'mtmt.batch', 'sweep', str(file), '--workers', str(workers)], start_new_session=True, text=True, env=ENV, **{'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE} | more)
+def sweep(file, workers=2, **more):
+    return subprocess.Popen([sys.executable, '-m', 'mtmt.batch', 'sweep', str(file), '--workers', str(workers)], start_new_session=True,
+        text=True, env=ENV, **{'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE} | more)
 
 def described(path, out, small_files, encoder, **more):
     "A sweep file over the small corpora"
-    path.write_text(yaml.safe_dump(dict(out=str(out), targets={'files': ['sw']}, methods=['direct', 'tsl'], seeds=[0, 1], options=dict(data_dir=str(small_files), encoder=encoder, max_length=32, learning_rate=1e-3)) | more)); return path
+    path.write_text(yaml.safe_dump(dict(out=str(out), targets={'files': ['sw']}, methods=['direct', 'tsl'], seeds=[0, 1],
+        options=dict(data_dir=str(small_files), encoder=encoder, max_length=32, learning_rate=1e-3)) | more))
+    return path
 
 def results(out): return {f: (f.stat().st_mtime_ns, f.read_text()) for f in out.glob('*/run.json')}
-def log(out): return [json.loads(l) for l in (out/'notebooks'/'log.jsonl').read_text().splitlines()] if (out/'notebooks'/'log.jsonl').exists() else []
+def log(out):
+    return [json.loads(l) for l in (out/'notebooks'/'log.jsonl').read_text().splitlines()] if (out/'notebooks'/'log.jsonl').exists() else []
 
 def killed(file, out, wait, group, done=0, workers=2):
     "Start a sweep and kill it some time after a run has begun, with so many done; True if it came to that"
     begun, before = len(log(out)), results(out); p = sweep(file, workers, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while p.poll() is None and (sum(l['state'] == 'done' for l in log(out)) < done or [l['state'] for l in log(out)[begun:]][-1:] != ['started']): time.sleep(.1)
+    while p.poll() is None and (sum(l['state'] == 'done' for l in log(out)) < done
+        or [l['state'] for l in log(out)[begun:]][-1:] != ['started']):
+        time.sleep(.1)
     try: p.wait(wait); assert p.returncode == 0; return False
     except subprocess.TimeoutExpired: pass
     below = psutil.Process(p.pid).children(recursive=True)
@@ -42,11 +49,14 @@ def finish(file, out):
 def leaderboard(out): write_report(out); return (out/'report.csv').read_bytes()
 
 def test_killed_twice(small_files, tiny_encoder, tmp_path):
-    "Two runs, one at a time; the whole group killed in the first, the parent alone in the second; the same runs one by one in this process give the same leaderboard"
-    out, alone = tmp_path/'killed', tmp_path/'alone'; file = described(tmp_path/'s.yaml', out, small_files, tiny_encoder, seeds=[0]); chance = random.Random(0)
+    "The whole group killed in the first run, the parent alone in the second; the leaderboard is that of runs one by one"
+    out, alone = tmp_path/'killed', tmp_path/'alone'
+    file = described(tmp_path/'s.yaml', out, small_files, tiny_encoder, seeds=[0])
+    chance = random.Random(0)
     assert killed(file, out, chance.uniform(1, 5), True, workers=1) and killed(file, out, chance.uniform(0, 3), False, done=1, workers=1)
     shown = on_a_terminal(file); assert '2 of 2 done' in shown and 'running for' in shown and 'done before' in shown
-    assert len(json.loads((out/'summary.json').read_text())) == len(results(out)) == 2 and recompute_all(out) == 0 and not list(out.rglob('*.tmp'))
+    assert len(json.loads((out/'summary.json').read_text())) == len(results(out)) == 2 and recompute_all(out) == 0 and not list(
+        out.rglob('*.tmp'))
     for j in sweep_jobs(described(tmp_path/'a.yaml', alone, small_files, tiny_encoder, seeds=[0])): run(make_recipe(**j), lambda line: None)
     assert leaderboard(out) == leaderboard(alone)
 
@@ -63,7 +73,9 @@ def on_a_terminal(file):
 @pytest.mark.parametrize('group', [True, False], ids=['group', 'parent'])
 def test_killed_five_times(small_files, tiny_encoder, tmp_path, group):
     "Twelve runs, killed at five random moments: after so many runs, and some seconds into the next ones"
-    out, peace = tmp_path/'killed', tmp_path/'peace'; more = dict(methods=['direct', 'tsl'], seeds=[0, 1, 2, 3, 4, 5]); chance = random.Random(7+group)
+    out, peace = tmp_path/'killed', tmp_path/'peace'
+    more = dict(methods=['direct', 'tsl'], seeds=[0, 1, 2, 3, 4, 5])
+    chance = random.Random(7+group)
     file = described(tmp_path/'s.yaml', out, small_files, tiny_encoder, **more)
     for done in sorted(chance.sample(range(8), 5)): assert killed(file, out, chance.uniform(0, 6), group, done)
     there = len(results(out)); said = finish(file, out); assert 0 < there < 12 and said.count('done before') <= there
