@@ -47,8 +47,9 @@ def target_chart(
     base = alt.Chart(data).encode(alt.X('system:N', sort=order, axis=None), color=system_colour(order, 'method'))
     dots = base.mark_circle(size=28, opacity=.55).encode(alt.Y('f1:Q', title='F1', scale=alt.Scale(zero=False)))
     means = base.mark_tick(thickness=3, size=16).encode(alt.Y('mean(f1):Q'))
-    return (dots+means).properties(width=20*len(order), height=190).facet(
-        column=alt.Column('target:N', title=None, sort=list(dict.fromkeys(data.target))))
+    # panels side by side, as many as are readable on a page
+    targets, width = alt.Facet('target:N', title=None, sort=list(dict.fromkeys(data.target))), 20*len(order)
+    return (dots+means).properties(width=width, height=190).facet(targets, columns=max(800//(width+20), 1))
 
 # %% ../nbs/70_widgets.ipynb #e45a4b87
 TYPE_COLOURS = {'PER': '#ffd9a8', 'LOC': '#bfe3c0', 'ORG': '#c5d8f7', 'MISC': '#e6cdf2'}
