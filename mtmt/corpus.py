@@ -97,7 +97,7 @@ def _table(path, columns):
         if not line.strip(): continue
         cells = line.split('\t')
         if len(cells) != columns:
-            raise DataError(f'{path}:{number}: {len(cells)} columns, separated by tabs, where {columns} belong')
+            raise DataError(f'{path}:{number}: {len(cells)} columns between tabs, not {columns}')
         yield number, cells
 
 def read_marked(
