@@ -14,8 +14,8 @@ def command(*args):
         env=dict(os.environ, HF_HUB_OFFLINE='1', OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)))
 def torchrun(n, *args):
     return subprocess.run(**command(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', n, '-m',
-        'mtmt.batch', *args))
-def alone(*args): return subprocess.run(**command(sys.executable, '-m', 'mtmt.batch', *args))
+        'mtmt.cli', *args))
+def alone(*args): return subprocess.run(**command(sys.executable, '-m', 'mtmt.cli', *args))
 
 @pytest.fixture(scope='module')
 def steady_encoder(tiny_encoder, tmp_path_factory):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from mtmt.batch import ENGINES, run_jobs
+from mtmt.batch import run_jobs
+from mtmt.engines import ENGINES
 from mtmt.report import write_report
 
 needs_ray = pytest.mark.skipif(not find_spec('ray'), reason='the package ray is not installed: pip install "mtmt[ray]"')

@@ -41,7 +41,7 @@ def test_parameters_have_types_and_help():
 
 def test_parameter_files_make_recipes():
     import yaml
-    from mtmt.runs import make_recipe
+    from mtmt.recipes import make_recipe
     files = sorted((NB.parent/'params').glob('*.yaml')); assert len(files) >= 9
     for f in files: r = make_recipe(**yaml.safe_load(f.read_text())); assert f.stem == f'{r.benchmark}-{r.target}'
 

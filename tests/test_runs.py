@@ -10,7 +10,9 @@ from transformers import pipeline
 
 from conftest import sentences, write
 from mtmt.data import MtmtError
-from mtmt.runs import METHODS, make_recipe, read_predictions, run
+from mtmt.recipes import METHODS, make_recipe
+from mtmt.records import read_predictions
+from mtmt.runs import run
 
 def recipe(files, out, encoder, method, **more):
     if method == 'mtmt-released': more = dict(allow_target_labels=True, corpus_pairs=64) | more
@@ -115,7 +117,7 @@ def test_another_system_teaches(small_files, tmp_path, tiny_encoder):
 
 def test_sources_chosen_are_sources_named(small_files, tmp_path, tiny_encoder):
     lines = []; auto = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources='auto', source_count=2), lines.append)
-    assert set(auto['sources']) == {'en', 'de'} and any('by likeness to sw' in l for l in lines)
+    assert set(auto['sources']) == {'en', 'de'} and any('by similarity to sw' in l for l in lines)
     assert run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources=','.join(auto['sources']), source_count=2))['run'] == auto[
         'run']
 
@@ -164,7 +166,7 @@ def test_killed_in_the_middle_leaves_no_model_and_goes_on(small_files, tmp_path,
     "A process killed while the student learns; the next one finishes with the weights of an undisturbed run"
     undisturbed = run(recipe(small_files, tmp_path/'a', tiny_encoder, 'mtmt', epochs=4)); out = tmp_path/'b'
     asked = repr(asdict(recipe(small_files, out, tiny_encoder, 'mtmt', epochs=4)))
-    code = ('import os, sys\nfrom mtmt import student\nfrom mtmt.runs import make_recipe, run\nreal, n = student.mtmt_loss, [0]\n'
+    code = ('import os, sys\nfrom mtmt import student\nfrom mtmt.recipes import make_recipe\nfrom mtmt.runs import run\nreal, n = student.mtmt_loss, [0]\n'
         'def loss(*a):\n    n[0] += 1\n    if n[0] == 25: os.kill(os.getpid(), 9)\n    return real(*a)\n'
         f'student.mtmt_loss = loss\nrun(make_recipe(**{asked}))')
     assert subprocess.run([sys.executable, '-c', code], capture_output=True).returncode == -9
@@ -178,7 +180,7 @@ def test_two_processes_divide_the_work(small_files, tmp_path, tiny_encoder):
     "Both need the same recognizer and want the same folder at once: it is trained once, and each ends with the weights of a process alone"
     alone = {m: run(recipe(small_files, tmp_path/'a', tiny_encoder, m)) for m in ('tsl', 'mtmt')}; out = tmp_path/'b'
     start = lambda m: subprocess.Popen(
-        [sys.executable, '-c', f'from mtmt.runs import *\nrun(Recipe(**{asdict(recipe(small_files, out, tiny_encoder, m))!r}))'],
+        [sys.executable, '-c', f'from mtmt.recipes import *\nfrom mtmt.runs import *\nrun(Recipe(**{asdict(recipe(small_files, out, tiny_encoder, m))!r}))'],
         stderr=subprocess.PIPE, text=True)
     for p in [start('tsl'), start('mtmt'), start('mtmt')]: assert p.wait() == 0, p.stderr.read()
     both = {m: json.loads((out/alone[m]['run']/'run.json').read_text()) for m in alone}

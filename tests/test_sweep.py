@@ -9,11 +9,12 @@ import yaml
 from conftest import ROOT
 from mtmt.batch import sweep_jobs
 from mtmt.report import recompute_all, write_report
-from mtmt.runs import make_recipe, run
+from mtmt.recipes import make_recipe
+from mtmt.runs import run
 
 ENV = dict(os.environ, HF_HUB_OFFLINE='1', PYTHONPATH=str(ROOT), TQDM_DISABLE='1')
 def sweep(file, workers=2, **more):
-    return subprocess.Popen([sys.executable, '-m', 'mtmt.batch', 'sweep', str(file), '--workers', str(workers)], start_new_session=True,
+    return subprocess.Popen([sys.executable, '-m', 'mtmt.cli', 'sweep', str(file), '--workers', str(workers)], start_new_session=True,
         text=True, env=ENV, **{'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE} | more)
 
 def described(path, out, small_files, encoder, **more):
