@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'folder_name', 'RecordError', 'write_record', 'file_hash', 'note_asked', 'read_record', 'damaged_files',
            'read_predictions', 'read_ids', 'read_probabilities', 'changed_parts', 'FolderOfRuns', 'read_runs']
 
-# %% ../nbs/61_records.ipynb #f96e19a7
+# %% ../nbs/61_records.ipynb #8e4115a7
 import hashlib, json, time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from .data import MtmtError, write_atomically, write_conll
 
-# %% ../nbs/61_records.ipynb #fb81548c
+# %% ../nbs/61_records.ipynb #f10bb3d1
 def folder_name(
     name:str # Any name, such as a Hub id
 )->str: # One that is a single folder, whatever it holds
@@ -28,22 +28,24 @@ def folder_name(
     safe = quote(name, safe=" ()=+,'")
     return safe.replace('.', '%2E') if set(safe) <= {'.'} else safe
 
-# %% ../nbs/61_records.ipynb #55efb09b
+# %% ../nbs/61_records.ipynb #c969fc45
 FORMAT = 2
 
-# %% ../nbs/61_records.ipynb #9cfbb9d7
+# %% ../nbs/61_records.ipynb #6ff6bc3b
 class RecordError(MtmtError):
     "A run's folder that is missing, damaged or not what was asked for"
 
-# %% ../nbs/61_records.ipynb #1bfe4211
+# %% ../nbs/61_records.ipynb #b4ab2d52
 def write_record(
     folder, # Folder of the run
-    record:Mapping, # The contents of run.json; needs `systems`, a mapping with a name for each system, in order
+    record:Mapping,
+        # The contents of run.json; needs `systems`, a mapping with a name for each system, in order
     tokens:Sequence[Sequence[str]], # Words of each test sentence
     ids:Sequence[str], # Id of each test sentence
     gold:Sequence[Sequence[str]], # Gold tags of each sentence
     predictions:Mapping[str, Sequence[Sequence[str]]], # Tags of each sentence by system
-    probabilities:Mapping[str, np.ndarray]|None=None, # (N, C) by system; none for a system that gives tags only
+    probabilities:Mapping[str, np.ndarray]|None=None,
+        # (N, C) by system; none for a system that gives tags only
     tags:Sequence[str]=() # Tag of each column of the probabilities, C names
 )->dict: # The contents of run.json
     "Write a run's folder, run.json last"
@@ -61,35 +63,37 @@ def write_record(
     note_asked(folder)
     return record
 
-# %% ../nbs/61_records.ipynb #d3573410
+# %% ../nbs/61_records.ipynb #ad15e6d9
 def file_hash(
     path # A file
 )->str: # 64 hexadecimal digits
     "SHA-256 of a file's bytes"
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
-# %% ../nbs/61_records.ipynb #cea544b1
+# %% ../nbs/61_records.ipynb #a45e9e85
 def note_asked(
     folder # Folder of a run
 ):
     "Note that somebody asked for this run now"
     write_atomically(Path(folder)/'asked.json', json.dumps(dict(time=round(time.time(), 3)))+'\n')
 
-# %% ../nbs/61_records.ipynb #105859e3
+# %% ../nbs/61_records.ipynb #e71e37ef
+_AGAIN = 'delete the folder and run its recipe again'
+
 def read_record(
     folder # Folder of a run
 )->dict:
     "Read the contents of run.json"
     path = Path(folder)/'run.json'
     try: record = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError: raise RecordError(f'{folder}: no run.json; is it the folder of a finished run?') from None
-    except (OSError, ValueError) as e:
-        raise RecordError(f'{path}: cannot be read ({e}); delete the folder and run its recipe again') from None
-    if not isinstance(record, dict) or 'run' not in record or 'signature' not in record:
-        raise RecordError(f'{path}: not the record of a run; delete the folder and run its recipe again')
+    except FileNotFoundError:
+        raise RecordError(f'{folder}: no run.json; is it the folder of a finished run?') from None
+    except (OSError, ValueError) as e: raise RecordError(f'{path}: cannot be read ({e}); {_AGAIN}') from None
+    if not isinstance(record, dict) or not {'run', 'signature', 'systems'} <= set(record):
+        raise RecordError(f'{path}: not the record of a run; {_AGAIN}')
     return record
 
-# %% ../nbs/61_records.ipynb #76c79200
+# %% ../nbs/61_records.ipynb #01bb5ed0
 def damaged_files(
     folder # Folder of a run
 )->list[str]: # Empty where every file is as it was written
@@ -98,7 +102,7 @@ def damaged_files(
     here = {name: Path(folder)/name for name in known}
     return [name for name, path in here.items() if not path.is_file() or file_hash(path) != known[name]]
 
-# %% ../nbs/61_records.ipynb #a7cf6a4a
+# %% ../nbs/61_records.ipynb #8a904709
 def read_predictions(
     folder # Folder of a run
 )->tuple[list[list[str]], dict[str, list[list[str]]]]: # Words; tags by system, `gold` first
@@ -107,16 +111,16 @@ def read_predictions(
     names = ['word', 'gold', *read_record(folder)['systems']]
     if not path.is_file(): raise RecordError(f'{folder}: no predictions.conll; run the recipe again')
     text = path.read_text(encoding='utf-8')
-    sentences = [[line.split('\t') for line in s.split('\n') if line] for s in text.split('\n\n') if s.strip()]
+    cut = lambda sentence: [line.split('\t') for line in sentence.split('\n') if line]
+    sentences = [cut(s) for s in text.split('\n\n') if s.strip()]
     for number, rows in enumerate(sentences):
         if wrong := next((row for row in rows if len(row) != len(names)), None):
-            raise RecordError(f'{path}: sentence {number}: {len(wrong)} columns, {len(names)} are expected; '
-                'delete the folder and run its recipe again')
+            raise RecordError(f'{path}: sentence {number}: {len(wrong)} columns, not {len(names)}; {_AGAIN}')
     columns = [list(zip(*rows)) for rows in sentences]
     by_name = {name: [list(c[i]) for c in columns] for i, name in enumerate(names)}
     return by_name.pop('word'), by_name
 
-# %% ../nbs/61_records.ipynb #8198a653
+# %% ../nbs/61_records.ipynb #edfac35c
 def read_ids(
     folder # Folder of a run
 )->list[str]: # One for each test sentence
@@ -125,7 +129,7 @@ def read_ids(
     if path.is_file(): return path.read_text(encoding='utf-8').split('\n')[:-1]
     return [str(i) for i in range(len(read_predictions(folder)[0]))]
 
-# %% ../nbs/61_records.ipynb #789895a2
+# %% ../nbs/61_records.ipynb #299f85ab
 def read_probabilities(
     folder # Folder of a run
 )->tuple[list[str], dict[str, np.ndarray]]: # Tags, C names; (N, C) by system, a row for each word of the test
@@ -138,23 +142,23 @@ def read_probabilities(
             about = file.metadata()
             return json.loads(about['tags']), {n: file.get_tensor(n) for n in json.loads(about['systems'])}
     except (SafetensorError, KeyError, TypeError, ValueError) as e:
-        raise RecordError(f'{path}: cannot be read ({e}); delete the folder and run its recipe again') from e
+        raise RecordError(f'{path}: cannot be read ({e}); {_AGAIN}') from e
 
-# %% ../nbs/61_records.ipynb #9ad927fa
+# %% ../nbs/61_records.ipynb #57af11d5
 def changed_parts(
-    a:Mapping, # `made_from` of a run
-    b:Mapping, # `made_from` of another
+    old:Mapping, # `made_from` of a run
+    new:Mapping, # `made_from` of another
     before:str='' # Prefix of the names
 )->list[str]: # Names such as data.test, in order
     "Name the parts in which two runs differ"
     out = []
-    for key in dict.fromkeys([*a, *b]):
-        x, y = a.get(key), b.get(key)
-        if isinstance(x, Mapping) and isinstance(y, Mapping): out += changed_parts(x, y, f'{before}{key}.')
-        elif x != y: out.append(f'{before}{key}')
+    for key in dict.fromkeys([*old, *new]):
+        two = old.get(key), new.get(key)
+        if all(isinstance(x, Mapping) for x in two): out += changed_parts(*two, f'{before}{key}.')
+        elif two[0] != two[1]: out.append(f'{before}{key}')
     return out
 
-# %% ../nbs/61_records.ipynb #f2498d02
+# %% ../nbs/61_records.ipynb #200fcae0
 @dataclass
 class FolderOfRuns:
     "The runs of a folder that belong in one table"
@@ -170,7 +174,7 @@ def _options(record):
     more = {k: '+'.join(v) if isinstance(v, list) else v for k, v in record.get('options', {}).items()}
     return more | dict(sources='+'.join(record['sources']), encoder=record['encoder'])
 
-# %% ../nbs/61_records.ipynb #6a4deeec
+# %% ../nbs/61_records.ipynb #5e1eb0de
 def _time_asked(folder):
     "When somebody last asked for a run"
     try: return json.loads((folder/'asked.json').read_text())['time']
@@ -182,10 +186,11 @@ def _current(folder, records, left_out):
     newest = records[-1]
     for old in records[:-1]:
         changed = changed_parts(old.get('made_from', {}), newest.get('made_from', {}))
-        left_out.append(f'{old["run"]}: left out, {newest["run"]} is newer (changed: {", ".join(changed) or "nothing"})')
+        what = ', '.join(changed) or 'nothing'
+        left_out.append(f'{old["run"]}: left out, {newest["run"]} is newer (changed: {what})')
     return newest
 
-# %% ../nbs/61_records.ipynb #6d1e1ac8
+# %% ../nbs/61_records.ipynb #f523c6c3
 def _named(records):
     "Add `system`: the method, and the options in which runs of one cell differ"
     differ = defaultdict(set)
@@ -193,18 +198,18 @@ def _named(records):
         for key in {k for r in cell for k in _options(r)}:
             if len({str(_options(r).get(key)) for r in cell}) > 1: differ[cell[0]['method']].add(key)
     out = []
-    for r in records:
-        shown = [f'{k}={v}' for k, v in _options(r).items() if k in differ[r['method']]]
-        out.append(r | dict(system=r['method']+(f' ({", ".join(shown)})' if shown else '')))
+    for record in records:
+        shown = [f'{k}={v}' for k, v in _options(record).items() if k in differ[record['method']]]
+        out.append(record | dict(system=record['method']+(f' ({", ".join(shown)})' if shown else '')))
     return out
 
 def _grouped(records, key):
     "Records by what a function says of them"
     out = defaultdict(list)
-    for r in records: out[key(r)].append(r)
+    for record in records: out[key(record)].append(record)
     return out
 
-# %% ../nbs/61_records.ipynb #918943db
+# %% ../nbs/61_records.ipynb #d81e1271
 def read_runs(
     folder # Folder of runs
 )->FolderOfRuns:
