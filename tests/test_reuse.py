@@ -1,5 +1,5 @@
 "What is reused is what was asked for: change one input, and the name and the result change; change what does not matter, and nothing does."
-import json, os, shutil, subprocess, sys
+import json, os, re, shutil, subprocess, sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -51,7 +51,9 @@ def another_weight(encoder):
 CHANGES = {
     'word of a source': lambda files, encoder: edited(files/'en.train.conll', 'Kano', 'Oslo'),
     'tag of a source': lambda files, encoder: edited(files/'en.train.conll', 'B-LOC', 'B-PER'),
-    'tag of a dev set': lambda files, encoder: edited(files/'en.dev.conll', 'B-LOC', 'B-PER'),
+    # without an entity in it no epoch is better than the first
+    'tags of a dev set': lambda files, encoder: (files/'en.dev.conll').write_text(
+        re.sub('[BI]-(LOC|PER)', 'O', (files/'en.dev.conll').read_text())),
     'word of the raw target': lambda files, encoder: edited(files/'sw.train.conll', 'Amina', 'Kofi'),
     'word of the test': lambda files, encoder: edited(files/'sw.test.conll', 'Kano', 'Oslo'),
     'tag of the test': lambda files, encoder: edited(files/'sw.test.conll', 'B-LOC', 'B-PER'),
