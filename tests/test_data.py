@@ -1,29 +1,53 @@
 "The reader never guesses, and every word keeps its place."
 import re
+from pathlib import Path
 
 import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
 from hypothesis import HealthCheck, given, settings, strategies as st
+from huggingface_hub import constants
 
-from mtmt.benchmarks import load_labelled, source_schema
-from mtmt.data import DataError, Schema, content_hash, read_conll, read_words, tag_names, windows, write_conll
+from mtmt.benchmarks import (BENCHMARKS, Benchmark, check_language, fetched, load_labelled, load_unlabelled, source_schema,
+    split_file)
+from mtmt.data import DataError, Schema, content_hash, dataset, read_conll, read_words, tag_names, unlabelled, windows, write_conll
 from mtmt.encoders import load_tokenizer
 
 CLEAN = 'EU B-ORG\nwins O\nMadrid B-LOC\n\nPeter B-PER\nBlack I-PER\n'
 OK = [['EU', 'wins', 'Madrid'], ['Peter', 'Black']]
 TAGS = [['B-ORG', 'O', 'B-LOC'], ['B-PER', 'I-PER']]
+SAME_FOLDER = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
-@pytest.mark.parametrize('name, content', [('spaces', CLEAN), ('tabs', CLEAN.replace(' ', '\t')), ('crlf', CLEAN.replace('\n', '\r\n')),
-    ('blank line of white space', CLEAN.replace('\n\n', '\n \t\n')), ('leading blank', '\n'+CLEAN), ('byte-order mark', '\ufeff'+CLEAN),
-    ('trailing space', CLEAN.replace('\n', ' \n').replace('\n \n', '\n\n')), ('four columns', re.sub(r' (?=\S+\n)', ' NN I-NP ', CLEAN)),
-    ('docstart', '-DOCSTART- O\n\n'+CLEAN)])
+def make(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+@pytest.mark.parametrize('name, content', [
+    ('spaces', CLEAN),
+    ('tabs', CLEAN.replace(' ', '\t')),
+    ('crlf', CLEAN.replace('\n', '\r\n')),
+    ('blank line of white space', CLEAN.replace('\n\n', '\n \t\n')),
+    ('leading blank', '\n'+CLEAN),
+    ('byte-order mark', '\ufeff'+CLEAN),
+    ('trailing space', CLEAN.replace('\n', ' \n').replace('\n \n', '\n\n')),
+    ('four columns', re.sub(r' (?=\S+\n)', ' NN I-NP ', CLEAN)),
+    ('docstart', '-DOCSTART- O\n\n'+CLEAN),
+    ('docstart without a blank line, as in CoNLL-2002 Dutch', '-DOCSTART- -DOCSTART- O\n'+CLEAN.replace(' ', ' N ')),
+    ('docstart before each sentence', '-DOCSTART- O\n'+CLEAN.replace('\n\n', '\n\n-DOCSTART- O\n')),
+    ('docstart in the place of the blank line', CLEAN.replace('\n\n', '\n-DOCSTART- O\n')),
+    ('docstart with other columns', '-DOCSTART-\n\n'+CLEAN),
+    ('two docstarts and nothing between', '-DOCSTART- O\n\n-DOCSTART- O\n'+CLEAN+'\n-DOCSTART- O\n')])
 def test_accepts(tmp_path, name, content):
-    (tmp_path/'f.conll').write_bytes(content.encode()); corpus, report = read_conll(tmp_path/'f.conll')
+    file = make(tmp_path/'f.conll', content)
+    corpus, report = read_conll(file)
     assert corpus['tokens'] == OK and tag_names(corpus) == TAGS and not report.repaired and not report.skipped
+    raw, report = read_words(file)
+    assert raw['tokens'] == OK and (report.sentences, report.words, report.skipped) == (2, 5, 0)
+    assert list(raw['id']) == list(corpus['id']) == ['0', '1']
 
 @pytest.mark.parametrize('content, word', [('Real\u00a0Madrid B-ORG\n', 'Real\u00a0Madrid'), ('foo\u2028bar B-ORG\n', 'foo\u2028bar'),
     ('# B-ORG\n', '#'), ('\u200b B-ORG\n', '\u200b')])
 def test_odd_words_are_words(tmp_path, content, word):
-    (tmp_path/'f.conll').write_bytes(content.encode()); corpus, _ = read_conll(tmp_path/'f.conll')
+    corpus, _ = read_conll(make(tmp_path/'f.conll', content))
     assert corpus['tokens'] == [[word]] and tag_names(corpus) == [['B-ORG']]
 
 # content, the message of `raise`, what `repair` leaves (None: the sentence goes), and what it counts
@@ -38,59 +62,174 @@ BAD = [
 ]
 @pytest.mark.parametrize('content, message, tags, kind', BAD)
 def test_refuses_repairs_skips(tmp_path, content, message, tags, kind):
-    f = tmp_path/'f.conll'; f.write_text(content)
-    with pytest.raises(DataError, match=re.escape(str(f))+message): read_conll(f)
-    corpus, report = read_conll(f, problems='repair')
+    file = make(tmp_path/'f.conll', content)
+    with pytest.raises(DataError, match=re.escape(str(file))+message): read_conll(file)
+    corpus, report = read_conll(file, problems='repair')
     if tags: assert tag_names(corpus)[0] == tags and report.repaired[kind] == 1 and not report.skipped
     else: assert corpus.num_rows == 1 and report.skipped == 1 and not report.repaired
-    assert read_conll(f, problems='skip')[0]['tokens'] == [['a']]
+    skipped, _ = read_conll(file, problems='skip')
+    assert skipped['tokens'] == [['a']] and list(skipped['id']) == ['1']
     write_conll(tmp_path/'again.conll', corpus['tokens'], tag_names(corpus))
     assert not read_conll(tmp_path/'again.conll', problems='repair')[1].repaired     # repair is idempotent
 
-def test_bad_encoding_names_the_byte(tmp_path):
-    (tmp_path/'f.conll').write_bytes(b'a O\nM\xc3nchen B-LOC\n')
-    with pytest.raises(DataError, match=r'f.conll:2:2: byte 2 of the line is not UTF-8'): read_conll(tmp_path/'f.conll')
+def test_two_repairs_of_one_tag(tmp_path):
+    corpus, report = read_conll(make(tmp_path/'f.conll', 'in O\nKano i-loc\n'), Schema(('LOC',)), problems='repair')
+    assert tag_names(corpus) == [['O', 'B-LOC']] and report.repaired == {'unknown tag': 1, 'orphan I': 1}
 
-@pytest.mark.parametrize('content, message', [('', 'the file is empty'), ('\n \n', 'the file is empty'),
-    ('just\nwords\n', 'no tag column')])
+@pytest.mark.parametrize('name, content', [('f.conll', 'nl:Anne B-PER\nnl:Frank I-PER\n\nAmsterdam B-LOC\n'), ('f.conll', 'nl:Anne\nnl:Frank\n\nAmsterdam\n'),
+    ('f.txt', 'nl:Anne nl:Frank\nAmsterdam\n')])
+def test_raw_text_gets_the_treatment_of_labelled_text(tmp_path, name, content):
+    "A language code before every word: raised, repaired or skipped as in a labelled file, whatever the tags"
+    file = make(tmp_path/name, content)
+    with pytest.raises(DataError, match=r":1:1: every word of the sentence begins with 'nl:'"): read_words(file)
+    repaired, report = read_words(file, 'repair')
+    assert repaired['tokens'] == [['Anne', 'Frank'], ['Amsterdam']] and report.repaired == {'prefix': 1} and not report.skipped
+    skipped, report = read_words(file, 'skip')
+    assert skipped['tokens'] == [['Amsterdam']] and list(skipped['id']) == ['1'] and report.skipped == 1
+    with pytest.raises(DataError, match='accepted: raise, repair, skip. Did you mean .skip.'): read_words(file, 'skipp')
+
+@pytest.mark.parametrize('name, content, place, last', [
+    ('f.conll', b'a O\nM\xc3nchen B-LOC\n\nb O\n', '2:2', '1'), ('f.txt', b'a\nM\xc3nchen\nb\n', '2:2', '2'),
+    ('f.conll', 'ü ü\xa0'.encode()+b'\xff O\n\nb O\n', '1:5', '1'), ('f.txt', 'Yau ę'.encode()+b'\xff\nb\n', '1:6', '1')])
+def test_bad_encoding_names_the_byte(tmp_path, name, content, place, last):
+    file = make(tmp_path/name, content)
+    for read in (read_words,) if file.suffix == '.txt' else (read_words, read_conll):
+        with pytest.raises(DataError, match=rf'{name}:{place}: byte \d of the line is not UTF-8'): read(file)
+        for how in ('repair', 'skip'):
+            corpus, report = read(file, problems=how)
+            assert corpus['tokens'][-1] == ['b'] and corpus['id'][-1] == last and report.skipped == 1
+
+@pytest.mark.parametrize('content, message', [('', 'the file is empty'), ('\n \n', 'the file is empty'), ('just\nwords\n', 'no tag column'),
+    ('-DOCSTART- O\n', 'no sentence is left'), ('-DOCSTART- O\n\n-DOCSTART- O\n', 'no sentence is left')])
 def test_hopeless_files(tmp_path, content, message):
-    (tmp_path/'f.conll').write_text(content)
-    with pytest.raises(DataError, match=message): read_conll(tmp_path/'f.conll')
-    with pytest.raises(DataError, match='no such file'): read_conll(tmp_path/'g.conll')
+    file = make(tmp_path/'f.conll', content)
+    with pytest.raises(DataError, match=message): read_conll(file)
+    if message != 'no tag column':
+        with pytest.raises(DataError, match=message): read_words(file)
+    for read in (read_conll, read_words):
+        with pytest.raises(DataError, match='no such file'): read(tmp_path/'g.conll')
+        with pytest.raises(DataError, match='it is a folder'): read(tmp_path)
 
 def test_all_problems_are_listed_at_once(tmp_path):
-    (tmp_path/'f.conll').write_text('a O\nb\nc X\nd I-PER\n')
-    with pytest.raises(DataError) as e: read_conll(tmp_path/'f.conll')
+    with pytest.raises(DataError) as e: read_conll(make(tmp_path/'f.conll', 'a O\nb\nc X\nd I-PER\n'))
     assert [l.split(':')[1] for l in str(e.value).splitlines()] == ['2', '3', '4']
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SENTENCES = ['Kano B-LOC\nda O\n', 'nl:Anne B-PER\nnl:Frank I-PER\n', 'in O\nLagos I-LOC\n', 'a\n', 'b O\nc X O\n', b'M\xc3n B-LOC\n',
+    '-DOCSTART- O\nRuto B-PER\n']
+
+@SAME_FOLDER
+@given(chosen=st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=8), how=st.sampled_from(['repair', 'skip']))
+def test_two_readings_are_joined_by_id(tmp_path, chosen, how):
+    "The id of a sentence is its number in the file, however many are left out before it"
+    content = b'z O\n\n'+b'\n'.join(s if isinstance(s, bytes) else s.encode() for s in chosen)
+    file = make(tmp_path/'f.conll', content)
+    labelled, report = read_conll(file, problems=how)
+    raw, raw_report = read_words(file, how)
+    assert report.sentences+report.skipped == raw_report.sentences+raw_report.skipped == len(chosen)+1
+    words = dict(zip(raw['id'], raw['tokens']))
+    for key, tokens in zip(labelled['id'], labelled['tokens']):
+        assert words[key] == tokens
+        there = chosen[int(key)-1] if key != '0' else 'z O\n'
+        assert all(w in there for w in tokens)
+
+@SAME_FOLDER
 @given(raw=st.one_of(st.binary(max_size=80), st.text(alphabet='aB-IOPER\t \n\r\ufeff\u200b', max_size=60).map(str.encode)),
     how=st.sampled_from(['raise', 'repair', 'skip']))
 def test_any_bytes_give_a_corpus_or_a_data_error(tmp_path, raw, how):
-    (tmp_path/'f.conll').write_bytes(raw)
-    for read in (lambda: read_conll(tmp_path/'f.conll', problems=how)[0], lambda: read_words(tmp_path/'f.conll')):
-        try: corpus = read()
-        except DataError as e: assert 'f.conll' in str(e); continue
-        assert all(w for s in corpus['tokens'] for w in s)
+    for name, read in (('f.conll', read_conll), ('f.conll', read_words), ('f.txt', read_words)):
+        try: corpus, report = read(make(tmp_path/name, raw), problems=how)
+        except DataError as e:
+            assert name in str(e)
+            continue
+        assert all(w for s in corpus['tokens'] for w in s) and report.sentences == corpus.num_rows == len(set(corpus['id']))
 
-@settings(max_examples=60, deadline=None)
+@SAME_FOLDER
+@given(words=st.lists(st.lists(st.text(st.characters(blacklist_characters='\t\n\r ', blacklist_categories=('Cs',)), min_size=1, max_size=8)
+    .filter(lambda w: not re.match('[a-z]{2,3}:|-DOCSTART-|\ufeff', w)), min_size=1, max_size=5), min_size=1, max_size=4))
+def test_what_is_written_is_read_again(tmp_path, words):
+    tags = [['B-LOC', *['I-LOC']*(len(s)-1)] for s in words]
+    write_conll(tmp_path/'f.conll', words, tags)
+    assert content_hash(read_conll(tmp_path/'f.conll')[0]) == content_hash(dataset(words, tags, Schema(('LOC',))))
+    assert read_words(tmp_path/'f.conll')[0]['tokens'] == words
+
+def test_the_content_hash_is_what_it_was(tmp_path):
+    "It names data in published signatures; ids do not count"
+    corpus, _ = read_conll(make(tmp_path/'f.conll', CLEAN))
+    assert content_hash(corpus) == 'b50c17dd6d49ca3fb62057683596b402d8775f1f7eaf4afd85ab80e5756ae1bb'
+    assert content_hash(unlabelled(corpus)) == 'eb03f47f8858e99490a6c80d0187fb675042946a2094fc187edcce7934e246c6'
+    named = dataset(corpus['tokens'], tag_names(corpus), Schema(('LOC', 'ORG', 'PER')), ids=['x', 'y'])
+    assert content_hash(named) == content_hash(corpus)
+
+@SAME_FOLDER
 @given(tokens=st.lists(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=40), min_size=1, max_size=4),
     room=st.integers(8, 64))
 def test_every_word_has_one_place_whatever_the_unicode(tokens, room):
-    tokenizer = load_tokenizer('embedded'); w = windows(tokens, tokenizer, room, overlap=room//4)
-    assert [r for x in w for r in x['rows']] == list(range(sum(map(len, tokens))))
-    assert all(len(x['input_ids']) <= room and len(x['first']) == len(x['rows']) and 0 < min(x['first'])
-        and max(x['first']) < len(x['input_ids'])-1 for x in w if x['rows'])
+    tokenizer = load_tokenizer('embedded')
+    cut = windows(tokens, tokenizer, room, overlap=room//4)
+    assert [row for w in cut for row in w['rows']] == list(range(sum(map(len, tokens))))
+    for w in cut:
+        assert len(w['input_ids']) <= room and len(w['first']) == len(w['rows'])
+        if w['rows']: assert 0 < min(w['first']) and max(w['first']) < len(w['input_ids'])-1
 
 def test_first_pieces_agree_with_the_tokenizer():
-    tokenizer = load_tokenizer('embedded'); words = "Rais William Ruto aliwasili Kigali , Ọjọ́bọ̀ 中国 राष्ट्रपति".split()
-    enc = tokenizer([words], is_split_into_words=True); ids = enc.word_ids(0); [w] = windows([words], tokenizer)
+    tokenizer = load_tokenizer('embedded')
+    words = "Rais William Ruto aliwasili Kigali , Ọjọ́bọ̀ 中国 राष्ट्रपति".split()
+    enc = tokenizer([words], is_split_into_words=True)
+    ids = enc.word_ids(0)
+    [w] = windows([words], tokenizer)
     assert w['input_ids'] == enc['input_ids'][0] and w['first'] == [ids.index(i) for i in range(len(words))]
+
+@pytest.mark.parametrize('lang', ['sw', 'zh-min-nan', 'sr_Latn', 'be-x-old', 'x.y', 'ქართული'])
+def test_language_codes_that_are_file_names(lang): check_language(lang)
+
+@pytest.mark.parametrize('lang', ['', '.', '..', '../../k', 'a/b', 'a\\b', '.sw', 'sw.', 'sw\n', 's w', 'sw\0', '*', None, 7, False])
+def test_a_language_cannot_leave_the_folder(tmp_path, lang):
+    write_conll(tmp_path/'k.train.conll', [['Kano']], [['B-LOC']])
+    (tmp_path/'a'/'b').mkdir(parents=True)
+    for ask in (lambda: check_language(lang), lambda: split_file('files', lang, 'train', str(tmp_path/'a'/'b')),
+        lambda: fetched('wikiann', lang, 'train'), lambda: load_unlabelled('files', lang, str(tmp_path/'a'/'b'))):
+        with pytest.raises(DataError, match='language .* is not'): ask()
+
+def test_raw_text_of_a_benchmark_is_reported(tmp_path):
+    make(tmp_path/'nl.train.txt', 'nl:Anne nl:Frank\n')
+    make(tmp_path/'sw.train.conll', 'Ruto ?\n')
+    with pytest.raises(DataError, match=r"nl\.train\.txt:1:1: every word"): load_unlabelled('files', 'nl', str(tmp_path))
+    corpus, report = load_unlabelled('files', 'nl', str(tmp_path), 'repair')
+    assert corpus['tokens'] == [['Anne', 'Frank']] and report.repaired == {'prefix': 1}
+    assert str(load_unlabelled('files', 'sw', str(tmp_path))[1]) == '1 sentence, 1 word'
+    corpus, report = load_unlabelled('corpus', 'sw')
+    assert corpus.column_names == ['id', 'tokens'] and report.sentences == corpus.num_rows == 2000
+
+def test_fetched_files_are_kept_by_address(tmp_path, monkeypatch):
+    "Another address, or another revision of it, is another file; the same one is not read again"
+    features = Features(dict(tokens=List(Value('string')), ner_tags=List(ClassLabel(names=['O', 'B-LOC']))))
+    for revision, word in (('main', 'Kano'), ('v2', 'Lagos')):
+        (tmp_path/revision).mkdir()
+        Dataset.from_dict(dict(tokens=[[word], []], ner_tags=[[1], []]), features).to_parquet(tmp_path/revision/'hau.validation.parquet')
+    monkeypatch.setattr(constants, 'HF_HOME', str(tmp_path/'home'))
+    kept = {}
+    for revision in ('main', 'v2', 'main'):
+        address = f'{tmp_path}/{revision}/{{lang}}.{{split}}.parquet'
+        monkeypatch.setitem(BENCHMARKS, 'trial', Benchmark(('LOC',), hub={'ha': address}, codes=dict(ha='hau')))
+        file = split_file('trial', 'ha', 'dev', '')
+        assert kept.setdefault(revision, file) == file
+        (tmp_path/revision/'hau.validation.parquet').unlink(missing_ok=True)
+    assert kept['main'] != kept['v2'] and all(Path(tmp_path/'home'/'mtmt'/'trial') == f.parent for f in kept.values())
+    assert [read_conll(kept[r])[0]['tokens'] for r in ('main', 'v2')] == [[['Kano']], [['Lagos']]]
+    assert sorted(kept['main'].parent.iterdir()) == sorted(kept.values())
+    with pytest.raises(DataError, match='trial ha test: cannot be read from .*pass data_dir'): fetched('trial', 'ha', 'test')
+    with pytest.raises(DataError, match='not on the Hub'): fetched('aqmar', 'ar', 'test')
+
+def test_only_the_embedded_corpus_is_parallel():
+    assert [name for name, known in BENCHMARKS.items() if known.parallel] == ['corpus']
+    ids = [list(load_labelled('corpus', lang, 'test', Schema(BENCHMARKS['corpus'].types))[0]['id']) for lang in ('en', 'zh', 'ha')]
+    assert ids[0] == ids[1] == ids[2] and len(set(ids[0])) == 100
 
 def test_counts_of_the_public_corpora(real_data):
     "Sentences and entities as the releases state them"
     for name, lang, n, entities in (('wikiann', 'nl', 10000, 13725), ('aqmar', 'ar', 254, 558), ('hiner', 'hi', 1000, 2372),
         ('uner', 'zh', 500, 763), ('masakhaner2', 'sw', 1883, 4330)):
         corpus, report = load_labelled(name, lang, 'test', Schema(('PER', 'LOC', 'ORG')), str(real_data))
-        assert corpus.num_rows == n and sum(t[0] == 'B' for s in tag_names(corpus) for t in s)+sum(report.to_o.values()) == entities
+        begun = sum(t[0] == 'B' for s in tag_names(corpus) for t in s)
+        assert corpus.num_rows == n and begun+sum(report.to_o.values()) == entities
     assert source_schema('wikiann', 'aqmar', ['en'], str(real_data)).types == ('PER', 'LOC', 'ORG')
