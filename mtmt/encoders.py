@@ -39,11 +39,12 @@ def encoder_path(
     if name == 'embedded':
         folder = project_root()/'data'/'encoder'
         if not (folder/'model.safetensors').is_file():
-            raise EncoderError(f'{folder}: the embedded encoder is not here; it comes with a clone of the project. '
-                'Name another encoder: a folder or a Hub id')
+            raise EncoderError(f'{folder}: the embedded encoder is not here; it comes with a clone of the '
+                'project. Name another encoder: a folder or a Hub id')
         return str(folder)
     folder = Path(name).expanduser()
-    if not folder.is_dir() and not folder.is_absolute() and (project_root()/name).is_dir(): folder = project_root()/name
+    within = project_root()/name
+    if not folder.is_dir() and not folder.is_absolute() and within.is_dir(): folder = within
     if folder.is_dir():
         _check_folder(folder)
         return str(folder)
@@ -58,11 +59,11 @@ def _check_folder(folder):
     # CANINE reads characters: it has no vocabulary
     of_characters = settings.is_file() and 'CanineTokenizer' in settings.read_text(encoding='utf-8')
     has_vocabulary = of_characters or any((folder/name).is_file() for name in _VOCABULARY)
-    missing = [name for name, is_there in (('config.json', (folder/'config.json').is_file()),
-        ('tokenizer.json', has_vocabulary)) if not is_there]
-    if missing:
-        raise EncoderError(f'{folder}: the encoder folder has no {" and no ".join(missing)}; '
-            'save model and tokenizer into it with save_pretrained')
+    has_config = (folder/'config.json').is_file()
+    for file, is_there in (('config.json', has_config), ('tokenizer.json', has_vocabulary)):
+        if not is_there:
+            raise EncoderError(f'{folder}: the encoder folder has no {file}; save model and tokenizer into '
+                'it with save_pretrained')
 
 # %% ../nbs/10_encoders.ipynb #82e392b5
 @contextmanager
@@ -91,8 +92,8 @@ def _load(auto_class, name, **options):
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as e:
         why = (str(e).strip() or type(e).__name__).splitlines()[0]
         if 'trust_remote_code' in str(e): why = 'it needs Python code of its own, and this kit runs none'
-        raise EncoderError(f'the encoder {name!r} could not be loaded: {why} (a Hub id needs a network the first time; '
-            '`embedded` needs none)') from e
+        raise EncoderError(f'the encoder {name!r} could not be loaded: {why} (a Hub id needs a network the '
+            'first time; `embedded` needs none)') from e
 
 # %% ../nbs/10_encoders.ipynb #2746f778
 def load_tokenizer(
@@ -105,19 +106,21 @@ def load_tokenizer(
     # `transformers` hands the option on for some classes only
     if _lacks_space(tokenizer): _add_space(tokenizer.backend_tokenizer)
     if _lacks_space(tokenizer):
-        raise EncoderError(f'the tokenizer of {name!r} works on bytes and cannot be told to begin a word with a space; '
-            'use another encoder')
+        raise EncoderError(f'the tokenizer of {name!r} works on bytes and cannot be told to begin a word '
+            'with a space; use another encoder')
     return tokenizer
 
 def _lacks_space(tokenizer):
     "Whether a byte-level tokenizer reads a lone word as the end of another one"
     backend = getattr(tokenizer, 'backend_tokenizer', None)
     if 'ByteLevel' not in str(getattr(backend, 'pre_tokenizer', None)): return False
-    return not backend.encode(['a'], is_pretokenized=True, add_special_tokens=False).tokens[0].startswith('Ġ')
+    alone = backend.encode(['a'], is_pretokenized=True, add_special_tokens=False)
+    return not alone.tokens[0].startswith('Ġ')
 
 def _add_space(backend):
     "Let a byte-level tokenizer begin each text with a space"
-    if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel): backend.pre_tokenizer.add_prefix_space = True
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
+        backend.pre_tokenizer.add_prefix_space = True
     else:
         # a text that was split before must not get a space in each of its parts
         own = [] if backend.normalizer is None else [backend.normalizer]
@@ -127,36 +130,43 @@ def _add_space(backend):
 def _load_model(auto_class, name, may_be_new=(), may_be_left_out=True, **options):
     "A model, and an error where a weight of it is not the checkpoint's"
     _check_weights_file(name)
-    # BERT's pooler is used nowhere here
-    wanted = inspect.signature(MODEL_MAPPING[type(load_config(name))].__init__).parameters if auto_class is AutoModel else ()
-    if 'add_pooling_layer' in wanted: options['add_pooling_layer'] = False
-    model, loaded = _load(auto_class, name, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True,
-        output_loading_info=True, **options)
-    missing = [key for key in loaded['missing_keys'] if not key.startswith(may_be_new)]
-    mismatched = [key for key, *_ in loaded['mismatched_keys'] if not key.startswith(may_be_new)]
-    left_out = [key for key in loaded['unexpected_keys'] if not (may_be_left_out and _is_of_a_head(key, model))]
-    problems = [f'{len(keys)} weights {what}: {", ".join(sorted(keys)[:3])}{", ..." if len(keys) > 3 else ""}'
-        for keys, what in ((missing, 'are missing and would be random'), (mismatched, 'have another shape'),
-            (left_out, 'have no place in the model')) if keys]
-    if problems:
-        raise EncoderError(f'{name}: the weights are not those of config.json: {"; ".join(problems)}. '
-            'Save model and configuration together with save_pretrained, or load the original again')
+    if auto_class is AutoModel and _may_have_pooler(name): options['add_pooling_layer'] = False
+    model, loaded = _load(auto_class, name, dtype=torch.float32, use_safetensors=True,
+        ignore_mismatched_sizes=True, output_loading_info=True, **options)
+    problems = {
+        'are missing and would be random': [k for k in loaded['missing_keys']
+            if not k.startswith(may_be_new)],
+        'have another shape': [k for k, *_ in loaded['mismatched_keys'] if not k.startswith(may_be_new)],
+        'have no place in the model': [k for k in loaded['unexpected_keys']
+            if not (may_be_left_out and _is_of_a_head(k, model))]}
+    found = [f'{len(keys)} weights {what}: {", ".join(sorted(keys)[:3])}{", ..."*(len(keys) > 3)}'
+        for what, keys in problems.items() if keys]
+    if found:
+        raise EncoderError(f'{name}: the weights are not those of config.json: {"; ".join(found)}. Save '
+            'model and configuration together with save_pretrained, or load the original again')
     return model
+
+def _may_have_pooler(name):
+    "Whether a bare encoder can be built without its pooler, which nothing here uses"
+    built_by = MODEL_MAPPING[type(load_config(name))].__init__
+    return 'add_pooling_layer' in inspect.signature(built_by).parameters
 
 def _is_of_a_head(key, model):
     "Whether a weight of a checkpoint lies outside the body of the encoder"
     prefix = f'{model.base_model_prefix}.'
     part = key.removeprefix(prefix).split('.')[0]
-    return part == 'pooler' or not (key.startswith(prefix) or part in dict(model.base_model.named_children()))
+    within = key.startswith(prefix) or part in dict(model.base_model.named_children())
+    return part == 'pooler' or not within
 
 def _check_weights_file(name):
     "Refuse a folder whose weights are not safetensors"
     folder = Path(encoder_path(name))
     if not folder.is_dir() or any(folder.glob('*.safetensors')): return
-    if not any(folder.glob('*.bin')): raise EncoderError(f'{folder}: no weights (model.safetensors) in this folder')
-    raise EncoderError(f'{folder}: the weights are a pickle (.bin), which may run code when it is read; only safetensors '
-        'are read. If you trust its author, convert it once: python -c "from transformers import AutoModel; '
-        f"AutoModel.from_pretrained('{folder}').save_pretrained('{folder}')\"")
+    if not any(folder.glob('*.bin')):
+        raise EncoderError(f'{folder}: no weights (model.safetensors) in this folder')
+    raise EncoderError(f'{folder}: the weights are a pickle (.bin), which may run code when it is read; only '
+        'safetensors are read. If you trust its author, convert it once: python -c "from transformers import '
+        f"AutoModel; AutoModel.from_pretrained('{folder}').save_pretrained('{folder}')\"")
 
 # %% ../nbs/10_encoders.ipynb #a2746289
 def load_encoder(
@@ -167,7 +177,7 @@ def load_encoder(
 
 # %% ../nbs/10_encoders.ipynb #02145bd1
 class WordEncoder(nn.Module):
-    "An encoder read at the first piece of each word: h (N, d), and tag scores (N, C) if it has a linear layer"
+    "An encoder read at the first piece of each word: vectors, and tag scores if it has a linear layer"
     def __init__(self,
         model:PreTrainedModel, # Bare encoder, or one with a token-classification head
         attention_mask:bool=True # False lets padding be attended to, as MTMT's released code does
@@ -175,8 +185,9 @@ class WordEncoder(nn.Module):
         super().__init__()
         self.model, self.use_mask = model, attention_mask
         if self._around and self.head is None:
-            raise EncoderError(f'{type(model).__name__}: the head is {type(self._around[-1]).__name__}, not a linear layer; '
-                'use an encoder of the BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa or ModernBERT kind')
+            head = type(self._around[-1]).__name__
+            raise EncoderError(f'{type(model).__name__}: the head is {head}, not a linear layer; use an '
+                'encoder of the BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa or ModernBERT kind')
         rates = [getattr(model.config, key, None) for key in ('hidden_dropout_prob', 'dropout')]
         # a rate of 0 counts as given
         self.dropout = nn.Dropout(next((rate for rate in rates if rate is not None), .1))
@@ -186,7 +197,7 @@ class WordEncoder(nn.Module):
     def _around(self):
         "Modules outside the body of the encoder; none for a bare one"
         body = self.model.base_model
-        return [] if body is self.model else [module for module in self.model.children() if module is not body]
+        return [] if body is self.model else [child for child in self.model.children() if child is not body]
 
     @property
     def head(self)->nn.Linear|None:
@@ -214,8 +225,8 @@ def load_tagger(
 )->PreTrainedModel:
     "Load an encoder with a linear layer over tags, freshly drawn if the checkpoint has none of this size"
     tags = schema.tags
-    model = _load_model(AutoModelForTokenClassification, name, ('classifier.', 'score.'), num_labels=len(tags),
-        id2label=dict(enumerate(tags)), label2id={tag: number for number, tag in enumerate(tags)})
+    model = _load_model(AutoModelForTokenClassification, name, ('classifier.', 'score.'),
+        num_labels=len(tags), id2label=dict(enumerate(tags)), label2id={t: n for n, t in enumerate(tags)})
     _compare_scores(model, name)
     return model
 
@@ -231,15 +242,17 @@ def _compare_scores(model, name):
     except (TypeError, AttributeError, RuntimeError, IndexError) as e:
         raise EncoderError(f'{name}: {type(model).__name__} cannot be read word by word: {e}') from e
     finally: model.train(was_training)
-    if not (own-ours).abs().max() <= 1e-3:
-        raise EncoderError(f'{name}: {type(model).__name__} scores a sentence otherwise than its encoder and linear layer '
-            f'(by up to {(own-ours).abs().max():.3g}); use an encoder of the BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa '
-            'or ModernBERT kind')
+    apart = (own-ours).abs().max().item()
+    # the other way round, not a number would pass
+    if not apart <= 1e-3:
+        raise EncoderError(f'{name}: {type(model).__name__} scores a sentence otherwise than its encoder and '
+            f'linear layer (by up to {apart:.3g}); use an encoder of the BERT, RoBERTa, DistilBERT, ELECTRA, '
+            'DeBERTa or ModernBERT kind')
 
 # %% ../nbs/10_encoders.ipynb #efbce56b
 def load_exactly(
     folder, # Folder of a saved model
-    auto_class=AutoModelForTokenClassification # `AutoModelForTokenClassification`, or `AutoModel` for a bare encoder
+    auto_class=AutoModelForTokenClassification # or `AutoModel`, for a bare encoder
 )->PreTrainedModel:
     "Load a saved model; a missing, unexpected or misshapen weight is an error"
     return _load_model(auto_class, str(folder), may_be_left_out=False)
@@ -262,7 +275,8 @@ def _embeddings(body):
     except (NotImplementedError, AttributeError): found = None
     found = found or next((module for name, module in children.items() if 'embed' in name), None)
     if found is None:
-        raise EncoderError(f'{type(body).__name__}: no embedding layer was found; use freeze_embeddings=False')
+        raise EncoderError(f'{type(body).__name__}: no embedding layer was found to freeze; '
+            'use freeze_embeddings=False')
     return found
 
 def _layers(body):
@@ -272,7 +286,8 @@ def _layers(body):
         if isinstance(module, nn.ModuleList) and len(module) == count}
     outer = [stacks[name] for name in stacks if not any(name.startswith(f'{other}.') for other in stacks)]
     if len(outer) != 1:
-        raise EncoderError(f'{type(body).__name__}: no single stack of {count} layers was found to freeze; use freeze_layers=0')
+        raise EncoderError(f'{type(body).__name__}: no single stack of {count} layers was found to freeze; '
+            'use freeze_layers=0')
     return outer[0]
 
 # %% ../nbs/10_encoders.ipynb #2d5749fe
@@ -297,8 +312,8 @@ def file_hash(
     return digest.hexdigest()
 
 # %% ../nbs/10_encoders.ipynb #b3452792
-_DECIDES = ('config.json', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json', 'merges.txt',
-    *_VOCABULARY, 'model.safetensors', 'model.safetensors.index.json')
+_DECIDES = ('config.json', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json',
+    'merges.txt', *_VOCABULARY, 'model.safetensors', 'model.safetensors.index.json')
 
 def encoder_fingerprint(
     name:str # `embedded`, a folder, or a Hub id
@@ -308,12 +323,13 @@ def encoder_fingerprint(
     path = encoder_path(name)
     found = {file: where for file in _DECIDES if (where := _file_of(path, file))}
     if index := found.get('model.safetensors.index.json'):
-        shards = sorted(set(json.loads(Path(index).read_text(encoding='utf-8'))['weight_map'].values()))
+        shards = set(json.loads(Path(index).read_text(encoding='utf-8'))['weight_map'].values())
         found |= {file: _file_of(path, file) for file in shards}
     missing = [file for file in found if found[file] is None]
-    if 'config.json' not in found or not any(file.endswith('.safetensors') for file in found) or missing:
-        raise EncoderError(f'{name}: {", ".join(missing) or "config.json or model.safetensors"} was not found; an encoder is '
-            '`embedded`, a folder, or a Hub id (which needs a network the first time)')
+    if missing or 'config.json' not in found or not any(file.endswith('.safetensors') for file in found):
+        what = ', '.join(missing) or 'config.json or model.safetensors'
+        raise EncoderError(f'{name}: {what} was not found; '
+            'an encoder is `embedded`, a folder, or a Hub id (which needs a network the first time)')
     return {file: file_hash(found[file]) for file in sorted(found)}
 
 def _file_of(path, file):
