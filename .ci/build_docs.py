@@ -1,13 +1,15 @@
 """Build the site in _docs/.
 
-With Quarto where it is installed. Otherwise offline: nbdev's own processing, a small adapter, and Sphinx (myst-nb, furo).
-Both read the navigation from _quarto.yml. The pages ask nothing of another host: formulas become MathML, charts are SVG."""
+With Quarto where it is installed. Otherwise offline: nbdev's own processing, a small adapter, and Sphinx
+(myst-nb, furo). Both read the navigation from _quarto.yml. The pages ask nothing of another host: formulas
+become MathML, charts are SVG."""
 import re, shutil, subprocess, sys
 from pathlib import Path
 
 import nbformat, yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+CALLOUT = re.compile(r':::\s*\{\.callout-(\w+)[^}]*\}\n(.*?)\n:::', re.S)
 KEYS = {'cell_type', 'id', 'metadata', 'source', 'outputs', 'execution_count', 'attachments'}
 CONF = r'''
 from docutils.nodes import SkipNode
@@ -18,7 +20,8 @@ nb_execution_mode, source_suffix = 'off', {'.ipynb': 'myst-nb', '.md': 'myst-nb'
 myst_enable_extensions, myst_heading_anchors = ['colon_fence', 'dollarmath', 'attrs_inline', 'deflist'], 3
 nb_render_markdown_format = 'myst'
 nb_mime_priority_overrides = [('html', 'image/svg+xml', 1)]
-suppress_warnings = ['mystnb.unknown_mime_type', 'myst.header', 'misc.highlighting_failure', 'myst.xref_missing']
+suppress_warnings = ['mystnb.unknown_mime_type', 'myst.header', 'misc.highlighting_failure',
+    'myst.xref_missing']
 html_math_renderer = 'mathml'
 exclude_patterns = []
 
@@ -50,10 +53,10 @@ def documentation(cell):
 def plain(cell):
     "A cell in nbdev's processed (Quarto) dialect as a plain builder wants it, or None to drop it"
     for k in set(cell)-KEYS: del cell[k]
-    if cell.cell_type == 'raw' or (cell.cell_type == 'markdown' and cell.source.startswith('<!-- WARNING')): return None
+    if cell.cell_type == 'raw': return None
     if cell.cell_type == 'markdown':
-        cell.source = re.sub(r':::\s*\{\.callout-(\w+)[^}]*\}\n(.*?)\n:::', r':::{\1}\n\2\n:::', cell.source, flags=re.S)
-        return cell
+        cell.source = CALLOUT.sub(r':::{\1}\n\2\n:::', cell.source)
+        return None if cell.source.startswith('<!-- WARNING') else cell
     if re.search(r'^#\|\s*echo:\s*false', cell.source, re.M): return documentation(cell)
     cell.source = re.sub(r'^\s*#\|.*\n?', '', cell.source, flags=re.M)
     cell.outputs = [o for o in cell.outputs if o.get('name') != 'stderr']
@@ -102,8 +105,10 @@ def main():
     shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(built, ignore_errors=True)
     work.mkdir(parents=True)
-    contents = yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']
-    for name in ['index.ipynb', *(p for _, pages in sections(contents) for p in pages)]: page(ROOT/'_proc'/name, work/name)
+    navigation = yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))
+    contents = navigation['website']['sidebar']['contents']
+    names = ['index.ipynb', *(p for _, pages in sections(contents) for p in pages)]
+    for name in names: page(ROOT/'_proc'/name, work/name)
     index = nbformat.read(work/'index.ipynb', 4)
     index.cells.append(nbformat.v4.new_markdown_cell(toctrees(contents)))
     nbformat.write(index, work/'index.ipynb')

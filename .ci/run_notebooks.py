@@ -1,8 +1,9 @@
 """Run chapters in fresh kernels and keep their outputs; make README.md from index.ipynb.
 
 usage: run_notebooks.py [--out DIR] [NOTEBOOK ...]
-Without names: all chapters, the index and the experiment. Notebooks in encoders/ need text of their own and are run by hand.
-DIR holds the runs of experiments. With finished runs there, experiments are quick; without DIR they go to a temporary folder."""
+Without names: all chapters, the index and the experiment. Notebooks in encoders/ need text of their own and
+are run by hand. DIR holds the runs of experiments. With finished runs there, experiments are quick; without DIR
+they go to a temporary folder."""
 import argparse, os, re, subprocess, sys, tempfile
 from pathlib import Path
 
@@ -15,7 +16,8 @@ WIDGET = 'application/vnd.jupyter.widget-view+json'
 ENVIRONMENT = dict(TQDM_DISABLE='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false', OMP_NUM_THREADS='1')
 
 def kept(output):
-    "Whether an output belongs in the notebook: a widget shows nothing without its kernel, and its id is new each time"
+    "Whether an output belongs in the notebook"
+    # a widget shows nothing without its kernel, and its id is new each time
     return output.get('name') != 'stderr' and WIDGET not in output.get('data', {})
 
 def execute(path, folder, out_dir):
@@ -23,7 +25,8 @@ def execute(path, folder, out_dir):
     source, done = nbformat.read(path, 4), Path(folder)/path.name
     has_parameters = any('parameters' in c.metadata.get('tags', []) for c in source.cells)
     parameters = dict(out_dir=out_dir) if has_parameters else {}
-    papermill.execute_notebook(str(path), str(done), parameters, kernel_name='python3', progress_bar=False, cwd=str(ROOT))
+    papermill.execute_notebook(str(path), str(done), parameters, kernel_name='python3', progress_bar=False,
+        cwd=str(ROOT))
     outputs = {c.id: c.outputs for c in nbformat.read(done, 4).cells if c.cell_type == 'code'}
     for cell in source.cells:
         if cell.cell_type != 'code': continue
