@@ -1,4 +1,4 @@
-# make demo: the main job, offline, from a fresh clone.  make test: everything that checks the project.
+# make demo: the main job, from a fresh clone, offline once the packages are there. make test: every check of the project.
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -37,7 +37,8 @@ export: setup  ## notebooks -> mtmt/, and clean notebooks
 
 setup: $(VENV)/.ready
 
-# torch comes first, so that nothing pulls a CUDA build: a local file if pip knows one, else, without a GPU, the CPU index, else what the registry has
+# torch comes first, so that no other package pulls a CUDA build. It is a local file if pip knows one; otherwise, without a GPU,
+# it comes from the CPU index; otherwise from the registry, with the other packages.
 $(VENV)/.ready: requirements-lock.txt pyproject.toml
 	@[ -n "$(PYTHON)" ] || { echo "mtmt needs Python 3.11 or newer: no python3 on the PATH"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mtmt needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Name another one: make PYTHON=/path/to/python3.11 ..."; exit 1; }

@@ -1,73 +1,100 @@
-"The notebooks are the source: exported in sync, clean, small, and every public name has a lesson."
-import ast, json, re, shutil, subprocess, sys
+"The notebooks are the source: exported in sync, clean, small, in plain code and plain English."
+import ast, importlib.util, io, json, re, shutil, subprocess, sys, tokenize
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conftest import ROOT
+from test_house import CHAPTERS, definitions, semicolons, source
 
 NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
-def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
-def source(cell): return ''.join(cell['source'])
+MODULES = sorted((ROOT/'mtmt').glob('[a-z]*.py'))
+EXPERIMENTS = [p for p in NOTEBOOKS if p.parent.name in ('experiments', 'tutorials', 'encoders')]
+# Words that this project does not use, and what it says instead.
+NOT_OURS = {'parted': 'separated', 'likeness': 'similarity', 'who is killed': 'killed process',
+    'what they say of it': 'predictions'}
+
+def read(path): return json.loads(path.read_text(encoding='utf-8'))
+
 def exported(cell): return cell['cell_type'] == 'code' and re.match(r'#\|\s*exporti?\b', source(cell))
 
+def code_of(path):
+    "Source of each code cell but the parameters', whose lines are options with their help"
+    cells = [source(c) for c in read(path)['cells'] if c['cell_type'] == 'code']
+    return [s for s in cells if not s.startswith('# Parameters')]
+
 def test_export_and_clean_change_nothing(tmp_path):
-    for f in ('settings.ini', 'README.md', 'pyproject.toml', '_quarto.yml'): shutil.copy(ROOT/f, tmp_path)
-    for d in ('nbs', 'mtmt'):
-        shutil.copytree(ROOT/d, tmp_path/d, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    for name in ('settings.ini', 'README.md', 'pyproject.toml', '_quarto.yml'):
+        shutil.copy(ROOT/name, tmp_path)
+    for name in ('nbs', 'mtmt'):
+        leave_out = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints')
+        shutil.copytree(ROOT/name, tmp_path/name, symlinks=True, ignore=leave_out)
     for tool in ('nbdev_export', 'nbdev_clean'):
         subprocess.run([Path(sys.executable).parent/tool], cwd=tmp_path, check=True, capture_output=True)
-    changed = [str(p.relative_to(ROOT)) for d in ('nbs', 'mtmt')
-        for p in (ROOT/d).rglob('*') if p.is_file() and p.suffix in ('.py', '.ipynb') and '.ipynb_checkpoints' not in p.parts
-        and p.read_bytes() != (tmp_path/p.relative_to(ROOT)).read_bytes()]
+    files = [*NOTEBOOKS, *(p for folder in ('nbs', 'mtmt') for p in (ROOT/folder).rglob('*.py'))]
+    names = [p.relative_to(ROOT) for p in files]
+    changed = [str(n) for n in names if (ROOT/n).read_bytes() != (tmp_path/n).read_bytes()]
     assert not changed, f'run `make export` and commit: {changed}'
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
-def test_house_rules(path):
-    nb = json.loads(path.read_text(encoding='utf-8')); text = path.read_text(encoding='utf-8')
-    assert nb['metadata']['kernelspec']['name'] == 'python3' and path.stat().st_size < 500_000
+def test_a_notebook_is_small_and_whole(path):
+    notebook, text = read(path), path.read_text(encoding='utf-8')
+    assert notebook['metadata']['kernelspec']['name'] == 'python3'
+    assert path.stat().st_size < 500_000
     assert not re.search(r'(/work/|/tmp/|/root/|/home/)\w', text), 'a path of some machine'
-    assert not [o for c in nb['cells'] for o in c.get('outputs', []) if o['output_type'] == 'error']
-    first = source(nb['cells'][0])
-    assert re.match(r'# .+\n\n> .+', first), 'a chapter begins with a title and one line that says what it is for'
-    long = [(i, n) for i, c in enumerate(nb['cells']) if exported(c) and (n := sum(bool(l.strip()) for l in source(c).split('\n'))) > 60]
-    assert not long, f'exported cells of over 60 lines: {long}'
-    code = [source(c) for c in nb['cells'] if c['cell_type'] == 'code' and not source(c).startswith('# Parameters')]
-    assert not (wide := [l for s in code for l in s.split('\n') if len(l) > 140]), f'lines of over 140 characters: {wide}'
+    assert not [o for c in notebook['cells'] for o in c.get('outputs', []) if o['output_type'] == 'error']
+    beginning = re.match(r'# .+\n\n> .+', source(notebook['cells'][0]))
+    assert beginning, 'a chapter begins with a title and one line that says what it is for'
+    wide = [line for code in code_of(path) for line in code.split('\n') if len(line) > 140]
+    assert not wide, f'lines of over 140 characters: {wide}'
 
-@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if any(exported(c) for c in cells(p))], ids=lambda p: p.stem)
-def test_public_names_are_documented_and_shown(path):
-    "Each public function or class has a docstring and is used by a cell that is not exported, or by what such a cell uses"
-    own, lessons, code = {}, '', ''
-    for c in cells(path):
-        if c['cell_type'] != 'code': continue
-        if exported(c):
-            code += source(c)+'\n'
-            for n in ast.parse(source(c)).body:
-                if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_'): own[n.name] = n
-        else: lessons += source(c)+'\n'
-    assert not [n for n, d in own.items() if not ast.get_docstring(d)]
-    unused = [n for n in own if not re.search(rf'\b{n}\b', lessons) and len(re.findall(rf'\b{n}\b', code)) < 2]
-    assert not unused, f'no lesson uses {unused}'
+@pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda p: p.stem)
+def test_an_experiment_is_plain_code(path):
+    wide = [line for code in code_of(path) for line in code.split('\n') if len(line) > 110]
+    assert not wide, f'lines of over 110 columns: {wide}'
+    assert not [code for code in code_of(path) if semicolons(code)], 'one statement follows another on a line'
 
-def test_modules_import_only_from_above():
-    order = ['data', 'corpus', 'benchmarks', 'encoders', 'losses', 'eval', 'training', 'teachers', 'pool', 'prototypes', 'selection',
-        'student', 'external', 'runs', 'compare', 'slices', 'conflicts', 'widgets', 'report', 'batch']
-    for f in sorted((ROOT/'mtmt').glob('[a-z]*.py')):
-        used = set(re.findall(r'^from \.(\w+) import', f.read_text(), re.M))
-        assert not [u for u in used if order.index(u) >= order.index(f.stem)], f.name
-        assert not re.search(r'^(from|import) (nbdev|fastcore)', f.read_text(), re.M), f.name
+@pytest.mark.parametrize('path', CHAPTERS, ids=lambda p: p.stem)
+def test_public_names_have_docstrings(path):
+    for code in (source(c) for c in read(path)['cells'] if exported(c)):
+        tree = ast.parse(code)
+        public = [n for n in tree.body if getattr(n, 'name', None) in definitions(tree)]
+        without = [n.name for n in public if not ast.get_docstring(n)]
+        assert not without, f'no docstring: {without}'
+
+def said_in(module):
+    "Docstrings and comments of a module"
+    code = module.read_text(encoding='utf-8')
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = [ast.get_docstring(n) or '' for n in ast.walk(ast.parse(code)) if isinstance(n, kinds)]
+    tokens = tokenize.generate_tokens(io.StringIO(code).readline)
+    return '\n'.join(docstrings+[t.string for t in tokens if t.type == tokenize.COMMENT])
+
+def prose(path):
+    "What a person reads in a notebook, a module or a page"
+    if path.suffix == '.py': return said_in(path)
+    if path.suffix == '.md': return path.read_text(encoding='utf-8')
+    return '\n'.join(source(c) for c in read(path)['cells'] if c['cell_type'] == 'markdown')
+
+@pytest.mark.parametrize('path', [*NOTEBOOKS, *MODULES, ROOT/'README.md'], ids=lambda p: p.name)
+def test_prose_uses_the_words_of_the_field(path):
+    text = re.sub(r'\s+', ' ', prose(path).lower())
+    found = [word for word in NOT_OURS if re.search(rf'\b{word}\b', text)]
+    assert not found, ', '.join(f'{word!r}: say {NOT_OURS[word]!r}' for word in found)
 
 def test_site_navigation_points_at_pages():
-    import yaml; site = yaml.safe_load((ROOT/'_quarto.yml').read_text())['website']['sidebar']['contents']
+    site = yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']
     pages = [p for s in site for p in ([s] if isinstance(s, str) else s['contents'])]
-    assert sorted(pages) == sorted(str(p.relative_to(ROOT/'nbs'))
-        for p in NOTEBOOKS) and (ROOT/'nbs'/'_quarto.yml').resolve() == ROOT/'_quarto.yml'
+    assert sorted(pages) == sorted(str(p.relative_to(ROOT/'nbs')) for p in NOTEBOOKS)
+    assert (ROOT/'nbs'/'_quarto.yml').resolve() == ROOT/'_quarto.yml'
 
 def test_readme_is_the_index():
-    import importlib.util
     spec = importlib.util.spec_from_file_location('run_notebooks', ROOT/'.ci'/'run_notebooks.py')
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    text = (ROOT/'README.md').read_text(encoding='utf-8'); assert text == tool.readme(), 'run `make notebooks` and commit'
-    assert not re.search(r'@@\w+@@', text) and all((ROOT/p).exists() for p in re.findall(r'\]\((?!http)([^)#]+)\)', text))
+    text = (ROOT/'README.md').read_text(encoding='utf-8')
+    assert text == tool.readme(), 'run `make notebooks` and commit'
+    assert not re.search(r'@@\w+@@', text)
+    missing = [p for p in re.findall(r'\]\((?!http)([^)#]+)\)', text) if not (ROOT/p).exists()]
+    assert not missing
