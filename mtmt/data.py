@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MtmtError', 'DataError', 'did_you_mean', 'Schema', 'dataset', 'schema_of', 'tag_names', 'unlabelled', 'content_hash',
            'read_bytes', 'Problem', 'raise_problems', 'sentence_blocks', 'ReadReport', 'read_conll', 'read_words',
-           'write_atomically', 'write_conll', 'word_pieces', 'windows']
+           'write_atomically', 'write_conll', 'file_hash', 'word_pieces', 'windows']
 
 # %% ../nbs/00_data.ipynb #7aa4e373
 import difflib, hashlib, json, os, re
@@ -371,6 +371,16 @@ def write_conll(
     "Write sentences as CoNLL columns, separated by tabs"
     sentences = [zip(*sentence, strict=True) for sentence in zip(tokens, *columns, strict=True)]
     write_atomically(path, ''.join(''.join('\t'.join(row)+'\n' for row in rows)+'\n' for rows in sentences))
+
+# %% ../nbs/00_data.ipynb #21b6cc1d
+def file_hash(
+    path # A file
+)->str: # 64 hexadecimal digits
+    "Hash the bytes of a file (SHA-256)"
+    digest = hashlib.sha256()
+    with Path(path).open('rb') as file:
+        while block := file.read(1 << 20): digest.update(block)
+    return digest.hexdigest()
 
 # %% ../nbs/00_data.ipynb #972157a2
 def word_pieces(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EncoderError', 'encoder_path', 'quiet', 'load_config', 'load_tokenizer', 'load_encoder', 'WordEncoder', 'load_tagger',
-           'load_exactly', 'freeze', 'weights_hash', 'file_hash', 'encoder_fingerprint']
+           'load_exactly', 'freeze', 'weights_hash', 'encoder_fingerprint']
 
 # %% ../nbs/10_encoders.ipynb #814d61fe
 import inspect, json
@@ -22,7 +22,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
 
 from .corpus import project_root
-from .data import MtmtError, Schema
+from .data import MtmtError, Schema, file_hash
 
 # %% ../nbs/10_encoders.ipynb #c6cb75a0
 class EncoderError(MtmtError):
@@ -299,16 +299,6 @@ def weights_hash(
     for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-# %% ../nbs/10_encoders.ipynb #21b6cc1d
-def file_hash(
-    path # A file
-)->str: # 64 hexadecimal digits
-    "Hash the bytes of a file (SHA-256)"
-    digest = sha256()
-    with Path(path).open('rb') as file:
-        while block := file.read(1 << 20): digest.update(block)
     return digest.hexdigest()
 
 # %% ../nbs/10_encoders.ipynb #b3452792

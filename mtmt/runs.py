@@ -32,7 +32,7 @@ from .records import read_record, write_record
 from .selection import Refinement, language_score, least_foreign, neighbour_weights, neighbours_alike
 from .student import Distillation, distil
 from .teachers import Annotations, DamagedError, Recognizer, flat, load_evaluator, load_recognizer
-from .training import computing, processes, read_words_with, told
+from .training import computing, encode_words, on_first_process, processes
 from .workshop import Materials, Teachers, Workshop, annotations, fingerprint, kit, load_materials
 from .workshop import load_test, other_file, role_names, settings, source_groups, source_weights, take
 from .workshop import train_teachers, with_sources
@@ -127,7 +127,7 @@ def choose(
 # %% ../nbs/60_runs.ipynb #02306ef8
 def _seen(recognizer, tokens):
     "Vectors and probabilities of the words of a text"
-    return read_words_with(recognizer.encoder, tokens, recognizer.tokenizer, recognizer.max_length,
+    return encode_words(recognizer.encoder, tokens, recognizer.tokenizer, recognizer.max_length,
         note='where the words stand')
 
 def _neighbours(h, labels, schema, how):
@@ -169,11 +169,11 @@ def distil_rounds(
 
 def _whole(place, say):
     "A student that was trained before and is undamaged, or None"
-    if not told((place/'mtmt.json').exists): return None
+    if not on_first_process((place/'mtmt.json').exists): return None
     try: return load_recognizer(place)
     except DamagedError as e:
         say(f'{place.name}: damaged, and made again ({e})')
-        told(lambda: shutil.rmtree(place))
+        on_first_process(lambda: shutil.rmtree(place))
 
 # %% ../nbs/60_runs.ipynb #d97e0335
 @dataclass
@@ -291,7 +291,7 @@ def _carry_out(recipe, materials, made_from, folder, test, report, shop):
             recipe.seed, shop.say)
         students = distil_rounds(recipe, materials, teachers, lesson, folder, shop.say)
     outcome = predict(recipe, teachers, students, languages, test['tokens'])
-    out = told(lambda: record(recipe, made_from, folder, test, report, outcome, started, materials.notes,
+    out = on_first_process(lambda: record(recipe, made_from, folder, test, report, outcome, started, materials.notes,
         materials.schema.tags, teachers=teachers.names, reused=shop.reused,
         teacher_weights=outcome.teacher_weights,
         settings=asdict(settings(recipe)), processes=processes()[1]))
@@ -315,9 +315,9 @@ def run(
         folder = shop.folder/run_name(recipe, made_from)
         _mention_old_runs(shop.folder, say)
         with shop.lock(folder.name):
-            if told(lambda: _reusable(folder, made_from, say)):
+            if on_first_process(lambda: _reusable(folder, made_from, say)):
                 say(f'{folder.name}: done before')
-                told(lambda: note_asked(folder))
+                on_first_process(lambda: note_asked(folder))
             else: _carry_out(recipe, materials, made_from, folder, test, report, shop)
     return read_record(folder)
 
@@ -344,7 +344,7 @@ def _mention_old_runs(folder, say):
         say(f'{old} runs here were made by an older kit, which did not record what they were made from; '
             'none is used again')
 
-# %% ../nbs/60_runs.ipynb #25fcdbc0
+# %% ../nbs/60_runs.ipynb #1d25f1d7
 @dataclass
 class Reopened:
     "A finished run with its texts and teachers"
@@ -354,7 +354,7 @@ class Reopened:
     teachers:Teachers # Its teachers
     test:Dataset # Its labelled test set
 
-# %% ../nbs/60_runs.ipynb #269d2569
+# %% ../nbs/60_runs.ipynb #17e554de
 def reopen(
     folder, # Folder of a run
     data_dir:str='' # Folder of the benchmark files, where the benchmark needs one

@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedTokenizerBase, set_seed
 
-from .data import MtmtError, Schema, schema_of, tag_names
-from .encoders import WordEncoder, file_hash, freeze, load_encoder, load_exactly, load_tagger
-from .encoders import load_tokenizer, quiet
+from .data import MtmtError, Schema, file_hash, schema_of, tag_names
+from .encoders import WordEncoder, freeze, load_encoder, load_exactly, load_tagger, load_tokenizer
+from .encoders import quiet
 from .eval import decode, scores
 from .losses import draw_pairs, pair_cosine, similarity, similarity_loss
 from .training import TrainSettings, WordData, encode_words, on_first_process, train

@@ -32,7 +32,7 @@ from .prototypes import Prototypes, aligned
 from .recipes import Corpora, Recipe, RecipeError, Start, out_folder
 from .teachers import MODEL_OF_TASK, Annotations, DamagedError, Evaluator, Recognizer, annotate
 from .teachers import calibration, load_evaluator, load_recognizer, train_evaluator, train_recognizer
-from .training import TrainSettings, has_bf16, told
+from .training import TrainSettings, has_bf16, on_first_process
 
 # %% ../nbs/58_workshop.ipynb #6f961a0f
 def fingerprint(
@@ -282,10 +282,10 @@ class Workshop:
         "Keep other processes from making the same thing; under torchrun the first process holds the lock"
         (self.folder/'.locks').mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder/'.locks'/name, timeout)
-        told(lambda: lock.acquire() and None)
+        on_first_process(lambda: lock.acquire() and None)
         try:
             yield
-            told(lambda: None)
+            on_first_process(lambda: None)
         finally: lock.release()
 
     def obtain(self, kind:str, made_from:Mapping, make:Callable, load:Callable, timeout:float=-1)->tuple:
@@ -293,7 +293,7 @@ class Workshop:
         name = f'{kind}-{fingerprint(**made_from)}'
         folder = self.folder/'teachers'/name
         with self.lock(name, timeout):
-            if told((folder/'mtmt.json').exists):
+            if on_first_process((folder/'mtmt.json').exists):
                 try: model = load(folder)
                 except DamagedError as e: self._discard(folder, e)
                 else:
@@ -301,13 +301,13 @@ class Workshop:
                     self.say(f'{name}: used again')
                     return name, model
             make(folder)
-            told(lambda: write_atomically(folder/'made_from.json', json.dumps(made_from, indent=1)+'\n'))
+            on_first_process(lambda: write_atomically(folder/'made_from.json', json.dumps(made_from, indent=1)+'\n'))
         return name, load(folder)
 
     def _discard(self, folder, error):
         "Take a damaged model away"
         self.say(f'{folder.name}: damaged, and made again ({error})')
-        told(lambda: shutil.rmtree(folder))
+        on_first_process(lambda: shutil.rmtree(folder))
 
 # %% ../nbs/58_workshop.ipynb #f5950295
 @dataclass
@@ -399,7 +399,7 @@ def _annotate(materials, teachers, group, names, target, shop):
     try: return ask()
     except DamagedError as e:
         shop.say(f'{path.name}: damaged, and made again ({e})')
-        told(lambda: path.unlink())
+        on_first_process(lambda: path.unlink())
         return ask()
 
 # %% ../nbs/58_workshop.ipynb #ce3791d7
