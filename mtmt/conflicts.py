@@ -21,10 +21,11 @@ import torch.nn.functional as F
 from .benchmarks import find_folder, load_labelled
 from .data import DataError, MtmtError, Schema, tag_names, unlabelled
 from .losses import alpha, beta, draw_pairs, gamma, type_probabilities, word_gamma
-from .pool import pooled, pooled_similarity
-from .runs import Workshop, annotations, likeness, load_materials, make_recipe
+from .pool import Pooling, pooled, pooled_similarity
+from .runs import reopen
 from .student import Distillation
-from .teachers import Annotations, load_evaluator, load_recognizer, pair_generator, word_classes
+from .teachers import Annotations, flat, load_recognizer, pair_generator, word_classes
+from .workshop import Workshop, annotations, settings, source_weights
 
 # %% ../nbs/68_conflicts.ipynb #97c60845
 @dataclass
@@ -230,49 +231,61 @@ def readings_of(
     data_dir:str='', # Folder of the benchmark files, where the benchmark needs one
     limit:int=0 # The first sentences only; 0 for all
 )->Readings: # gold (where there is any), each teacher's recognizer, what they say together, the student
-    "What the systems of a run say of a text, why, and how far each word was trusted"
-    folder = find_folder(folder).resolve(); r, m, found = _run_parts(folder, data_dir)
-    try: gold = load_labelled(r.benchmark, r.target, split, m.schema, r.data_dir, r.problems)[0]
-    except DataError: gold = None                       # raw text only
-    if gold is None and split == 'test': raise MtmtError(f'{folder}: no labelled test text of {r.target} in {r.data_dir!r}')
-    text = m.target if split == 'train' else unlabelled(gold); text = text.select(range(min(limit or text.num_rows, text.num_rows)))
-    if gold is not None and gold['tokens'][:text.num_rows] != text['tokens']: gold = None
-    r = replace(r, others=r.others if split == 'train' and not limit else ())
-    shop = Workshop(r, replace(m, target=text), lambda line: None)
-    each = annotations(shop, found)
-    languages = likeness(shop)
-    said = pooled(each, r, languages and languages(text['tokens']))
-    names = [l for l, in shop.groups] if len(shop.groups) > 1 else []
-    p = {f'recognizer-{l}': a.probabilities for l, a in zip(names, each)} | dict(recognizer=said.probabilities)
-    if (folder/'model').is_dir(): p['student'] = load_recognizer(folder/'model').probabilities(text['tokens'], 'student reads')
-    probabilities = {n: x.float().numpy() for n, x in p.items()}; tags = {n: x.argmax(1).astype(np.uint8) for n, x in probabilities.items()}
-    if gold is not None:
-        tags = dict(gold=np.array([m.schema.tags.index(t) for s in tag_names(gold.select(range(text.num_rows))) for t in s],
-            np.uint8)) | tags
-    lengths = [len(t) for t in text['tokens']]
-    how = Distillation(**{k: getattr(r, k) for k in Distillation.__dataclass_fields__})
-    known = frozenset(' '.join(t[b:e]).lower() for c in m.sources.values() for t, b, e in _labelled(c))
-    return Readings(list(map(list, text['tokens'])), m.schema.tags, tags, probabilities,
-        trusts(said, lengths, m.schema, how, shop.settings.batch(len(m.target)), r.seed) if 'student' in p else {}, said.vectors,
-        [r.target], known, f'{r.benchmark} {r.target}, {split}: {r.method} from {"+".join(r.sources)}, seed {r.seed}')
+    "Read a text with the systems of a run: their tags, their probabilities, and how far each word was trusted"
+    folder = find_folder(folder).resolve()
+    opened = reopen(folder, data_dir)
+    recipe, materials = opened.recipe, opened.materials
+    text, gold = _text_of(opened, split, limit)
+    # other systems' predictions are there for the whole raw text only
+    if split == 'test' or limit: recipe = replace(recipe, others=())
+    teachers, beliefs = _teachers_read(recipe, replace(materials, target=text), opened.teachers, folder.parent)
+    probabilities = {name: x.float().numpy() for name, x in teachers.items()}
+    trusted = {}
+    if (folder/'model').is_dir():
+        student = load_recognizer(folder/'model')
+        probabilities['student'] = student.probabilities(text['tokens'], 'student reads').numpy()
+        batch = settings(recipe).batch(len(materials.target))
+        lengths = [len(t) for t in text['tokens']]
+        trusted = trusts(beliefs, lengths, materials.schema, recipe.part(Distillation), batch, recipe.seed)
+    tags = ({} if gold is None else dict(gold=flat(gold['ner_tags']).numpy().astype(np.uint8)))
+    tags |= {name: x.argmax(1).astype(np.uint8) for name, x in probabilities.items()}
+    sources = '+'.join(recipe.sources)
+    return Readings(list(map(list, text['tokens'])), materials.schema.tags, tags, probabilities, trusted,
+        beliefs.vectors, [recipe.target], _known(materials),
+        f'{recipe.benchmark} {recipe.target}, {split}: {recipe.method} from {sources}, seed {recipe.seed}')
 
-# %% ../nbs/68_conflicts.ipynb #5de5461c
-def _run_parts(folder, data_dir):
-    "Recipe, materials and loaded teachers of a run"
-    try: about = json.loads((folder/'run.json').read_text())
-    except OSError: raise MtmtError(f'{folder}: no run.json; is it the folder of a finished run?') from None
-    if about.get('system'): raise MtmtError(f'{folder}: another system\'s predictions, and no models to ask')
-    r = make_recipe(**about['recipe'] | dict(sources=tuple(about['sources']), out_dir=str(folder.parent), data_dir=data_dir))
-    groups = [(l,) for l in r.sources] if r.teacher_per_source else [r.sources]
-    found = {}
-    for g in groups:
-        for task, kind, load in (('recognition', 'recognizer', load_recognizer), ('similarity', 'evaluator', load_evaluator)):
-            name = about['teachers'].get(f'{kind}-{g[0]}' if len(groups) > 1 else kind)
-            if name: found[task, g] = name, load(folder.parent/'teachers'/name)
-    return r, load_materials(r), found
+# %% ../nbs/68_conflicts.ipynb #678e48e6
+def _text_of(opened, split, limit):
+    "Words of the test or of the raw target, and the same with gold tags where there are any"
+    recipe, materials = opened.recipe, opened.materials
+    text, gold = (unlabelled(opened.test), opened.test) if split == 'test' else (materials.target, None)
+    if split == 'train':
+        try: gold, _ = load_labelled(recipe.benchmark, recipe.target, 'train', materials.schema, recipe.data_dir,
+            recipe.problems)
+        except DataError: pass                       # raw text only
+    count = min(limit or len(text), len(text))
+    text = text.select(range(count))
+    if gold is None: return text, None
+    place = {i: row for row, i in enumerate(gold['id'])}
+    if any(i not in place for i in text['id']): return text, None
+    gold = gold.select([place[i] for i in text['id']])
+    return text, gold if gold['tokens'][:] == text['tokens'][:] else None
 
-def _labelled(corpus):
-    "Words, begin and end of each entity of a labelled corpus"
-    r = Readings(corpus['tokens'], corpus.features['ner_tags'].feature.names,
-        dict(gold=np.array([t for s in corpus['ner_tags'] for t in s], np.uint8)))
-    return ((r.words, b, e) for b, e, _, _ in entity_columns(r, 'gold'))
+def _teachers_read(recipe, materials, teachers, folder):
+    "Probabilities of each recognizer and of all as one, and the pooled annotations"
+    silent = lambda line: None
+    each = annotations(recipe, materials, teachers, Workshop(folder, silent))
+    languages = source_weights(recipe, materials, silent)
+    beliefs = pooled(each, recipe.part(Pooling), languages and languages(materials.target['tokens']))
+    groups = list(teachers.recognizers)
+    alone = {f'recognizer-{g}': a.probabilities for g, a in zip(groups, each)} if len(groups) > 1 else {}
+    return alone | dict(recognizer=beliefs.probabilities), beliefs
+
+def _known(materials):
+    "Entities of the labelled sources, in lower case"
+    found = set()
+    for corpus in materials.sources.values():
+        text = readings(corpus['tokens'], dict(gold=tag_names(corpus)), tags=materials.schema.tags)
+        words = text.words
+        found |= {' '.join(words[b:e]).lower() for b, e, *_ in entity_columns(text, 'gold')}
+    return frozenset(found)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .data import MtmtError
 from .losses import calibrated, similarity
 from .teachers import Annotations, Recognizer
-from .training import read_words_with
+from .training import encode_words
 
 # %% ../nbs/30_pool.ipynb #1c3496c7
 def mix(
@@ -257,7 +257,7 @@ def sentence_vectors(
     max_length:int=128 # Pieces in a window
 )->Tensor: # (n, d)
     "Average the word vectors of each sentence"
-    h = read_words_with(encoder, tokens, tokenizer, max_length, note='languages')[0]
+    h = encode_words(encoder, tokens, tokenizer, max_length, note='languages')[0]
     lengths = torch.tensor([len(s) for s in tokens])
     at = torch.arange(len(tokens)).repeat_interleave(lengths)
     return torch.zeros(len(tokens), h.shape[1]).index_add_(0, at, h)/lengths[:, None]

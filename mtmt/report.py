@@ -24,7 +24,7 @@ from .compare import shared_tests, signature_differences, signature_parts, store
 from .conflicts import Readings, joined, readings
 from .data import MtmtError, write_atomically
 from .records import folder_name, read_predictions, read_probabilities, read_record, read_runs
-from .runs import METHODS
+from .recipes import METHODS
 from .slices import describe
 from .widgets import write_page
 

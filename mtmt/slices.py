@@ -24,7 +24,8 @@ from .data import MtmtError, content_hash, did_you_mean, tag_names
 from .entities import KINDS, match, schema_of_tags, spans, tag_numbers, text_spans
 from .eval import check_lengths
 from .records import read_predictions, read_probabilities, read_record
-from .runs import load_materials, make_recipe
+from .recipes import Corpora, make_recipe
+from .workshop import load_materials
 
 # %% ../nbs/64_slices.ipynb #c20306ec
 def _one_side(side, own, other, rows, partners, kind, types):
@@ -193,7 +194,7 @@ def source_text(
     if not record['sources']: return None
     # no dev set is needed
     recipe = replace(make_recipe(**record['recipe'] | dict(data_dir=str(data_dir))), select='last')
-    materials = load_materials(recipe)
+    materials = load_materials(recipe.part(Corpora))
     known = (record.get('made_from') or record).get('data', {}).get('train', {})
     if off := [lang for lang, kept in known.items() if content_hash(materials.sources[lang]) != kept]:
         raise MtmtError(f'{data_dir or record["benchmark"]}: the train text of {", ".join(off)} is not what '

@@ -19,8 +19,8 @@ from IPython.display import HTML
 
 from .conflicts import KINDS, Readings, conflicts, nearest_words
 from .data import MtmtError, write_atomically
-from .eval import spans
-from .slices import system_colour
+from .entities import spans
+from .charts import system_colour
 
 alt.renderers.enable('svg')
 
