@@ -31,7 +31,7 @@ def cosine(
     "Return the cosine of the angle between paired vectors"
     return F.cosine_similarity(a.float(), b.float(), dim=-1)
 
-# %% ../nbs/12_losses.ipynb #76762344
+# %% ../nbs/12_losses.ipynb #2937054c
 def pair_cosine(
     vectors:Tensor, # A vector for each word, (N, d)
     pairs:Tensor # Words of each pair, (P, 2)
@@ -40,7 +40,7 @@ def pair_cosine(
     # index_select: the CPU sums its gradient in a fixed order, so equal seeds give equal weights
     return cosine(vectors.index_select(0, pairs[:, 0]), vectors.index_select(0, pairs[:, 1]))
 
-# %% ../nbs/12_losses.ipynb #5d42a862
+# %% ../nbs/12_losses.ipynb #3002b3b0
 def similarity(
     cos:Tensor, # Cosines, any shape
     kind:str='sigmoid' # sigmoid (released), or half: (1+cos)/2
@@ -48,7 +48,7 @@ def similarity(
     "Map the cosine of two words' vectors to their similarity"
     return cos.sigmoid() if kind == 'sigmoid' else ((1+cos)/2).clamp(1e-6, 1-1e-6)
 
-# %% ../nbs/12_losses.ipynb #34431420
+# %% ../nbs/12_losses.ipynb #f839010e
 def calibrated(
     s:Tensor, # Similarities, (..., K); any shape for one evaluator
     calibration:Tensor # Slope and shift of each evaluator's logit, (K, 2); (2,) for one evaluator
@@ -58,7 +58,7 @@ def calibrated(
     # a steep slope reaches 1 in single precision, and the logarithm of its rest would be infinite
     return (slope*s.logit()+shift).sigmoid().clamp(1e-6, 1-1e-6)
 
-# %% ../nbs/12_losses.ipynb #bdb2bc11
+# %% ../nbs/12_losses.ipynb #297eb308
 def similarity_loss(
     r:Tensor, # Student similarity, (P,)
     s:Tensor # Teacher similarity or 0/1 labels, (P,)
@@ -73,14 +73,14 @@ def alpha(
     "Return the confidence of the recognizer in each word (MTMT, released code)"
     return p.max(-1).values.square()
 
-# %% ../nbs/12_losses.ipynb #26f5bc37
+# %% ../nbs/12_losses.ipynb #98ed994a
 def beta(
     s:Tensor # Teacher similarity, (P,)
 )->Tensor: # (P,)
     "Return the confidence of the evaluator in each pair (MTMT, released code)"
     return ((2*s-1).square()+.5).clamp(max=1)
 
-# %% ../nbs/12_losses.ipynb #97550b7d
+# %% ../nbs/12_losses.ipynb #c613bede
 def gamma(
     p1:Tensor, # Teacher probabilities of the first words, (P, C)
     p2:Tensor, # Teacher probabilities of the second words, (P, C)
@@ -89,11 +89,12 @@ def gamma(
 )->Tensor: # (P,)
     "Return the agreement of recognizer and evaluator on each pair (MTMT, released code)"
     if agreement_map not in ('sigmoid', 'cosine'):
-        raise MtmtError(f'agreement_map: {agreement_map!r} is not a map; use sigmoid or cosine, or let `agreement_for` choose')
+        raise MtmtError(f'agreement_map: {agreement_map!r} is not a map; '
+            'use sigmoid or cosine, or let `agreement_for` choose')
     c = cosine(p1, p2)
     return 1-((c.sigmoid() if agreement_map == 'sigmoid' else c)-s).abs()
 
-# %% ../nbs/12_losses.ipynb #808f191b
+# %% ../nbs/12_losses.ipynb #603313d7
 def agreement_for(
     agreement_map:str, # auto, sigmoid or cosine
     similarity_map:str # sigmoid or half
@@ -141,7 +142,8 @@ def _same_pairs(start, count, n, generator, oo_share):
     most = oo_share/(1-oo_share+1e-9)*w[1:].sum()
     if w[1:].sum() > 0 and w[0] > most: w[0] = most
     if not n or not w.sum() > 0: return torch.empty(0, 2, dtype=torch.long)
-    return torch.stack(_two_members(start, count, torch.multinomial(w, n, True, generator=generator), generator), 1)
+    chosen = torch.multinomial(w, n, True, generator=generator)
+    return torch.stack(_two_members(start, count, chosen, generator), 1)
 
 def _different_pairs(start, count, n, generator):
     "Pairs across two classes"
@@ -155,11 +157,12 @@ def word_gamma(
     n:int # Words
 )->Tensor: # (n,)
     "Return the mean of gamma over the pairs a word is in; 1 for a word in none"
-    total = torch.zeros(n, device=g.device).index_add_(0, pairs.flatten(), g.repeat_interleave(2))
-    times = torch.zeros(n, device=g.device).index_add_(0, pairs.flatten(), torch.ones(2*len(g), device=g.device))
+    words, zero = pairs.flatten(), torch.zeros(n, device=g.device)
+    total = zero.index_add(0, words, g.repeat_interleave(2))
+    times = zero.index_add(0, words, torch.ones(2*len(g), device=g.device))
     return torch.where(times > 0, total/times.clamp(min=1), 1.)
 
-# %% ../nbs/12_losses.ipynb #af2a35cc
+# %% ../nbs/12_losses.ipynb #40b12795
 def type_probabilities(
     p:Tensor, # Probabilities of tags, (N, C)
     type_of:Tensor # Type of each tag, (C,)
@@ -179,7 +182,7 @@ def mtmt_loss(
     ner_reduction:str='sum', # Over classes: sum, or mean
     ner_words:str='all', # Words that the recognition loss covers: all, or those of the pairs (released)
     agreement_map:str='sigmoid', # Map inside gamma: sigmoid or cosine
-    agreement_scope:str='mean', # gamma of a word: mean over its pairs, `pair` (with ner_words='pair'), or `none`
+    agreement_scope:str='mean', # gamma of a word: mean over its pairs; pair, with ner_words='pair'; or none
     agreement_p:Tensor|None=None, # Probabilities that gamma compares, (N, C'); p when left out
     trust:Tensor|None=None # A further weight of each word in the recognition loss, (N,); 1 when left out
 )->dict[str, Tensor]: # loss, recognition, similarity (means, before lambda)

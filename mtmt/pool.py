@@ -32,7 +32,7 @@ def mix(
     w = w.double()
     return ((w/w.sum(0, keepdim=True).clamp_min(1e-12)).unsqueeze(-1)*p.double()).sum(0).float()
 
-# %% ../nbs/30_pool.ipynb #260dac4e
+# %% ../nbs/30_pool.ipynb #386e8376
 def pair_weights(
     w:Tensor, # Weights, (K, N)
     pairs:Tensor # Words of each pair, (P, 2)
@@ -41,7 +41,7 @@ def pair_weights(
     g = (w[:, pairs[:, 0]].double()*w[:, pairs[:, 1]].double()).sqrt()
     return g/g.sum(0, keepdim=True).clamp_min(1e-12)
 
-# %% ../nbs/30_pool.ipynb #b38e110f
+# %% ../nbs/30_pool.ipynb #9dbbef45
 def pooled_similarity(
     vectors:Tensor, # Each evaluator's vector of each word, (N, K, d)
     w:Tensor|None, # Weights, (N, K); equal when left out
@@ -61,7 +61,7 @@ def _similarity_under(cos, w, pairs, kind, calibration):
     if calibration is not None: s = calibrated(s, calibration)
     return mix(s.T.unsqueeze(-1), pair_weights(w.T, pairs)).squeeze(-1)
 
-# %% ../nbs/30_pool.ipynb #5b5d7bbb
+# %% ../nbs/30_pool.ipynb #daf867f7
 def student_similarity(
     cos:Tensor, # The student's cosine of each pair, (P,)
     w:Tensor|None, # Weights of the evaluators, (N, K); equal when left out
@@ -75,7 +75,7 @@ def student_similarity(
     w = cos.new_ones(int(pairs.max())+1, len(calibration)) if w is None else w
     return _similarity_under(cos[:, None].expand(-1, len(calibration)), w, pairs, kind, calibration)
 
-# %% ../nbs/30_pool.ipynb #ec6a57cc
+# %% ../nbs/30_pool.ipynb #5c20fed4
 def effective_sources(
     w:Tensor # Weights, (K, N) or (K,)
 )->float: # From 1 to K
@@ -106,7 +106,7 @@ def jensen_shannon(
     entropy = lambda x: -torch.special.xlogy(x, x).sum(-1)
     return (entropy((p+q)/2)-(entropy(p)+entropy(q))/2).clamp_min(0)
 
-# %% ../nbs/30_pool.ipynb #55bc35f3
+# %% ../nbs/30_pool.ipynb #61bd90de
 def agreement_weights(
     p:Tensor, # Probabilities, (K, N, C)
     base:Tensor|None=None, # Weights of the teachers before they are asked, (K,); equal when left out
@@ -135,7 +135,7 @@ def dawid_skene(
     tolerance:float=1e-4, # Mean change of belief at which the fit ends
     max_steps:int=100 # Most iterations
 )->DawidSkene:
-    "Find the true tags and each teacher's errors from predictions alone (after Dawid & Skene 1979; rho is ours)"
+    "Find true tags and each teacher's errors from predictions alone (Dawid & Skene 1979; rho is ours)"
     p = p.double()
     votes = F.one_hot(p.argmax(-1), p.shape[-1]).double()
     prior, confusion, steps = _fit(votes, diagonal, smoothing, tolerance, max_steps)
@@ -226,7 +226,8 @@ def learn_similarity(
         torch.manual_seed(seed)
         model = LanguageIdentifier(torch.stack([g.mean(0) for g in groups]), rank)
     x, y = torch.cat(list(groups)), torch.cat([torch.full((len(g),), k) for k, g in enumerate(groups)])
-    chance, optimizer = torch.Generator().manual_seed(seed), torch.optim.Adam(model.parameters(), lr=learning_rate)
+    chance = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     for _ in range(epochs):
         for at in torch.randperm(len(x), generator=chance).split(batch_size):
             loss = F.cross_entropy(model(x[at]), y[at])+gamma*model.penalty(penalty)
@@ -240,7 +241,7 @@ def learn_similarity(
 def similarity_weights(
     scores:Tensor, # Scores of the target's sentences, (n, K)
     level:str='domain', # domain: the same for every sentence; sentence: each its own
-    temperature:str='var' # var: 1/variance of the scores (released); std: 1/standard deviation, free of their scale
+    temperature:str='var' # var: 1/variance of the scores (released); std: 1/standard deviation
 )->Tensor: # (K, n)
     "Turn scores of language similarity into weights; equal where the scores do not differ"
     v = scores.double().var(unbiased=False)
@@ -286,8 +287,8 @@ def language_weights(
 )->Tensor: # (K, n)
     "Weigh the sources for each sentence of the target by language similarity (TSL, section 3.2)"
     if how.language_similarity == 'learned':
-        model = learn_similarity(sources, how.language_rank, how.language_gamma, how.language_penalty, seed=seed)
-        z = model(target).detach()
+        options = how.language_rank, how.language_gamma, how.language_penalty
+        z = learn_similarity(sources, *options, seed=seed)(target).detach()
     else:
         z = similarity_scores(target, torch.stack([g.mean(0) for g in sources]), how.language_similarity)
     return similarity_weights(z, how.language_level, how.language_temperature)
@@ -298,11 +299,12 @@ def rank_sources(
     target:Tensor, # Sentences of the target, (n, d)
     how:Pooling=Pooling(), # Options
     seed:int=0 # Seed of the identifier
-)->list[tuple[str, float, float, float]]: # Language, weight, share of the target's sentences, cosine of the means
+)->list[tuple[str, float, float, float]]: # Language, weight, share of sentences, cosine of the means
     "Rank languages by their similarity to the target, the best first, with the reasons"
     each = language_weights(replace(how, language_level='sentence'), list(sources.values()), target, seed)
     share = torch.bincount(each.argmax(0), minlength=len(sources))/each.shape[1]
-    cos = similarity_scores(target.mean(0, keepdim=True), torch.stack([g.mean(0) for g in sources.values()]))[0]
+    means = torch.stack([g.mean(0) for g in sources.values()])
+    cos = similarity_scores(target.mean(0, keepdim=True), means)[0]
     return sorted(zip(sources, each.mean(1).tolist(), share.tolist(), cos.tolist()), key=lambda x: -x[1])
 
 # %% ../nbs/30_pool.ipynb #18421e59
@@ -325,7 +327,8 @@ class LanguageWeights:
         "Weigh the sources for each word"
         lengths = torch.tensor([len(t) for t in tokens])
         if self.how.language_level == 'domain': return self.domain.expand(-1, int(lengths.sum()))
-        return language_weights(self.how, self.sources, self.read(tokens), self.seed).repeat_interleave(lengths, 1)
+        each = language_weights(self.how, self.sources, self.read(tokens), self.seed)
+        return each.repeat_interleave(lengths, 1)
 
 # %% ../nbs/30_pool.ipynb #22a3bf00
 def word_weights(
@@ -339,7 +342,7 @@ def word_weights(
     weigh = ways.get(how.teacher_weights)
     return weigh(p) if weigh else p.new_full(p.shape[:2], 1/len(p))
 
-# %% ../nbs/30_pool.ipynb #ff3d33f4
+# %% ../nbs/30_pool.ipynb #71c556cb
 def combined(
     p:Tensor, # Probabilities, (K, N, C)
     how:Pooling=Pooling(), # Options
@@ -350,7 +353,7 @@ def combined(
     posterior = how.teacher_weights == 'reliability' and how.reliability_use == 'posterior'
     return (dawid_skene(p).belief if posterior else mix(p, w)), w
 
-# %% ../nbs/30_pool.ipynb #0f67e485
+# %% ../nbs/30_pool.ipynb #f7c73eac
 def pooled(
     annotations:Sequence[Annotations], # Of each source's teachers, in the order of the sources
     how:Pooling=Pooling(), # Options
@@ -361,9 +364,10 @@ def pooled(
     # predictions of another system come without an evaluator
     has = [k for k, a in enumerate(annotations) if a.vectors is not None]
     if not has: return Annotations(belief.half())
-    scale = None
-    if annotations[has[0]].calibration is not None: scale = torch.stack([annotations[k].calibration for k in has])
-    return Annotations(belief.half(), torch.stack([annotations[k].vectors for k in has], 1), w[has].T.float().contiguous(), scale)
+    vectors = torch.stack([annotations[k].vectors for k in has], 1)
+    scales = [annotations[k].calibration for k in has]
+    scale = None if scales[0] is None else torch.stack(scales)
+    return Annotations(belief.half(), vectors, w[has].T.float().contiguous(), scale)
 
 # %% ../nbs/30_pool.ipynb #51fa5e4d
 def columns_of(
@@ -393,7 +397,8 @@ def _check_tags(have, names, want, who):
         raise MtmtError(f'{who} has entity types that the others lack: {", ".join(lost)}. The others have '
             f'{", ".join(types)}. Map them, for example {", ".join(f"{t}={like(t)}" for t in lost)}')
     if absent := [t for t in want if t not in names]:
-        raise MtmtError(f'{who} never predicts {", ".join(absent)}; teachers of one pool need the same entity types')
+        raise MtmtError(f'{who} never predicts {", ".join(absent)}; '
+            'teachers of one pool need the same entity types')
 
 # %% ../nbs/30_pool.ipynb #4c5851c0
 class TeacherPool:
@@ -401,17 +406,20 @@ class TeacherPool:
     def __init__(self,
         recognizers:Sequence[Recognizer], # One for each source; all with the tags of the first, in any order
         how:Pooling=Pooling(), # Options
-        languages:Callable|None=None # tokens -> weights of the sources for each word, (K, N); for teacher_weights='language'
+        languages:Callable|None=None # tokens -> weights for each word, (K, N); for teacher_weights='language'
     ):
-        self.recognizers, self.how, self.languages, self.tags = recognizers, how, languages, recognizers[0].tags
+        self.recognizers, self.how, self.languages = recognizers, how, languages
+        self.tags = recognizers[0].tags
 
     def ask(self,
         tokens:Sequence[Sequence[str]], # Words of each sentence
         note:str='reading' # Text at the progress bar
     )->Tensor: # (K, N, C)
         "Predict with each recognizer"
-        return torch.stack([columns_of(r.probabilities(tokens, note), r.tags, self.tags, who=f'recognizer {k}')
-            for k, r in enumerate(self.recognizers, 1)])
+        each = []
+        for k, r in enumerate(self.recognizers, 1):
+            each.append(columns_of(r.probabilities(tokens, note), r.tags, self.tags, who=f'recognizer {k}'))
+        return torch.stack(each)
 
     def probabilities(self,
         tokens:Sequence[Sequence[str]], # Words of each sentence

@@ -31,8 +31,8 @@ class Prototypes:
     prototype_threshold:float=.8 # A target word whose best tag has less belongs to no prototype
     prototype_temperature:float=.1 # Softness of distances
     prototype_momentum:float=.9 # Share of the old in a moving prototype
-    prototype_least:float=.8 # Words of a class in a batch, in sum of belonging, under which its prototype stays
-    alignment_start:float=.25 # Share of the training before alignment begins: a fresh recognizer's classes are noise
+    prototype_least:float=.8 # A class with fewer words in a batch, in sum of belonging, keeps its prototype
+    alignment_start:float=.25 # Share of the training before alignment: a fresh recognizer's classes are noise
 
 # %% ../nbs/35_prototypes.ipynb #f4f2e16f
 def responsibilities(
@@ -43,7 +43,7 @@ def responsibilities(
     "Tell how far each target word belongs to each class"
     return type_probabilities(p, type_of)*(p.max(-1).values >= threshold).float()[:, None]
 
-# %% ../nbs/35_prototypes.ipynb #6b91b4a9
+# %% ../nbs/35_prototypes.ipynb #abe9604d
 def batch_prototypes(
     h:Tensor, # Word vectors, (N, d)
     a:Tensor, # How far each word belongs to each class, (N, G)
@@ -53,15 +53,16 @@ def batch_prototypes(
     mass = a.sum(0)
     return (a.T@F.normalize(h, dim=-1))/mass.clamp_min(1e-9)[:, None], mass >= least
 
-# %% ../nbs/35_prototypes.ipynb #b4724ebe
+# %% ../nbs/35_prototypes.ipynb #faae93ad
 def moved(
     old:Tensor, # Prototypes so far, (G, d)
     new:Tensor, # Those of the batch, (G, d)
     seen:Tensor, # Classes that the batch has, (G,)
     momentum:float=.9 # Share of the old
-)->Tensor: # (G, d), of length one, or zero where a class was never seen; the gradient goes through the batch only
-    "Move prototypes towards those of a batch"
-    return torch.where(seen[:, None], F.normalize(momentum*old.detach()+(1-momentum)*new, dim=-1), old.detach())
+)->Tensor: # (G, d), of length one; zero where a class was never seen
+    "Move prototypes towards those of a batch, through which alone the gradient goes"
+    old = old.detach()
+    return torch.where(seen[:, None], F.normalize(momentum*old+(1-momentum)*new, dim=-1), old)
 
 # %% ../nbs/35_prototypes.ipynb #130243e6
 def alignment_loss(
@@ -104,12 +105,12 @@ class SourceAndTarget(WordData):
         "Pad both windows of every pair into one batch"
         return super().collate([w for i in items for w in i['windows']])
 
-# %% ../nbs/35_prototypes.ipynb #7e63fae0
+# %% ../nbs/35_prototypes.ipynb #38f5cc01
 def aligned(
     target:Sequence[Sequence[str]], # Raw text of the target
     how:Prototypes=Prototypes(alignment=.1) # Options
 )->Callable: # For `train_recognizer`
-    "Make a recognizer's lesson of the source's labels and of aligned prototypes (ours, in the spirit of ProKD)"
+    "Make a recognizer's lesson of the source's labels and of aligned prototypes (ours, after ProKD's idea)"
     def lesson(teacher:Recognizer, source:Dataset, settings:TrainSettings):
         schema, encoder = schema_of(source), teacher.encoder
         data = SourceAndTarget(source, target, teacher.tokenizer, settings.max_length, settings.seed)
@@ -151,14 +152,14 @@ def prototype_probabilities(
     opinion = z.softmax(-1)[:, type_of]*within
     return torch.where(has[type_of[p.argmax(-1)]][:, None], opinion, p)
 
-# %% ../nbs/35_prototypes.ipynb #a0a383d3
+# %% ../nbs/35_prototypes.ipynb #6d34abeb
 def classes_without_prototype(
     prototypes:Tensor # (G, d); zero where a class has none
 )->Tensor: # Scalar, a count
     "Count the classes that have no prototype"
     return (prototypes.norm(dim=-1) == 0).sum().float()
 
-# %% ../nbs/35_prototypes.ipynb #8de496f0
+# %% ../nbs/35_prototypes.ipynb #de9c44f1
 def self_training_loss(
     q:Tensor, # Student probabilities, (N, C)
     p:Tensor, # Teacher probabilities, (N, C)
@@ -167,7 +168,7 @@ def self_training_loss(
     mix:float=.5, # mu: share of the opinion in the target
     doubt:float=.2 # Weight of a word on whose type teacher and opinion disagree
 )->Tensor: # (N,)
-    "Return the cross-entropy with teacher and prototypes mixed, for each word (ours, in the spirit of ProKD)"
+    "Return the cross-entropy with teacher and prototypes mixed, for each word (ours, after ProKD's idea)"
     opinion = opinion.detach()
     y = (1-mix)*p+mix*opinion
     agree = type_of[opinion.argmax(-1)] == type_of[p.argmax(-1)]
@@ -185,7 +186,8 @@ def self_training_step(
 )->Tensor: # Scalar
     "Move the prototypes by a batch, and return the loss of the batch"
     with torch.no_grad():
-        new, seen = batch_prototypes(h, responsibilities(p, type_of, how.prototype_threshold), how.prototype_least)
+        belongs = responsibilities(p, type_of, how.prototype_threshold)
+        new, seen = batch_prototypes(h, belongs, how.prototype_least)
         memory.copy_(moved(memory, new, seen, how.prototype_momentum))
     opinion = prototype_probabilities(h, memory, p, type_of, how.prototype_temperature)
     mix = how.prototype_mix*min(2*progress, 1)

@@ -42,7 +42,7 @@ def neighbours_alike(
         n[at] = ((kind[who] == kind[at][:, None]) & (near > -2)).sum(1).float()
     return n
 
-# %% ../nbs/38_selection.ipynb #4aba37f8
+# %% ../nbs/38_selection.ipynb #a0f85dc6
 def neighbour_weights(
     alike:Tensor, # Neighbours of the same type, (N,)
     labels:Tensor, # Predicted tag of each word, (N,)
@@ -83,7 +83,8 @@ def _discriminator(source, target, hidden, steps, batch_size, learning_rate, see
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(source.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, 1))
-    optimizer, y = torch.optim.Adam(model.parameters(), lr=learning_rate), torch.tensor([1.]*batch_size+[0.]*batch_size)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    y = torch.tensor([1.]*batch_size+[0.]*batch_size)
     for _ in range(steps):
         x = torch.cat([t[torch.randint(len(t), (batch_size,), generator=chance)] for t in (source, target)])
         optimizer.zero_grad()
@@ -91,7 +92,7 @@ def _discriminator(source, target, hidden, steps, batch_size, learning_rate, see
         optimizer.step()
     return model
 
-# %% ../nbs/38_selection.ipynb #3a538963
+# %% ../nbs/38_selection.ipynb #8a156f38
 def least_foreign(
     score:Tensor, # Score of each sentence, (n,)
     share:float # Share to keep

@@ -19,7 +19,8 @@ from .encoders import WordEncoder, freeze, load_tagger, load_tokenizer
 from .losses import agreement_for, draw_pairs, mtmt_loss, pair_cosine, type_probabilities
 from .pool import pooled_similarity, student_similarity
 from .prototypes import Prototypes, classes_without_prototype, self_training_step
-from .teachers import Annotations, Evaluator, Recognizer, dev_scores, pair_generator, save_folder, word_classes
+from .teachers import Annotations, Evaluator, Recognizer
+from .teachers import dev_scores, pair_generator, save_folder, word_classes
 from .training import TrainSettings, WordData, train
 
 # %% ../nbs/40_student.ipynb #33ebdf65
@@ -32,7 +33,7 @@ class Distillation(Prototypes):
     ner_reduction:str='sum' # Over classes: sum, or mean [released without weights]
     ner_words:str='all' # Words in the recognition loss: all, or those of the pairs [pair]
     similarity_map:str='sigmoid' # sigmoid [released] or half
-    agreement_map:str='auto' # Map inside gamma: sigmoid [released], cosine, or auto: the one that goes with similarity_map
+    agreement_map:str='auto' # Map inside gamma: sigmoid [released], cosine, or auto: goes with similarity_map
     agreement_scope:str='mean' # gamma of a word: mean over its pairs, pair [released], none
     same_class:str='tag' # tag or type
     pairs:int=512 # Pairs in a batch
@@ -53,7 +54,8 @@ class PairData(WordData):
         **rows:Tensor # A row per word, as in `WordData`
     ):
         super().__init__(tokens, tokenizer, max_length, **rows)
-        self.pairs, self.window_of = pairs.tolist(), {r: i for i, w in enumerate(self.windows) for r in w['rows']}
+        self.pairs = pairs.tolist()
+        self.window_of = {r: i for i, w in enumerate(self.windows) for r in w['rows']}
 
     def __len__(self): return len(self.pairs)
 
@@ -85,12 +87,13 @@ def student_objective(
     "Make the loss of a student on a batch of the target's words"
     type_of = torch.from_numpy(schema.type_of)
     agreement_map = agreement_for(how.agreement_map, how.similarity_map)
+    wants_pairs = 'similarity' in how.tasks
     def objective(h, scores, batch, step):
         p, vectors = _ask(live, batch) if live else (batch['probabilities'].float(), batch.get('vectors'))
         q, kind = scores.softmax(-1), type_of.to(p.device)
         drawn = torch.empty(0, 2, dtype=torch.long, device=h.device)
         r = s = torch.empty(0, device=h.device)
-        if 'similarity' in how.tasks: drawn = _batch_pairs(batch, p, how, schema, pair_generator(seed, step)).to(h.device)
+        if wants_pairs: drawn = _batch_pairs(batch, p, how, schema, pair_generator(seed, step)).to(h.device)
         if len(drawn):
             given = batch.get('weights'), drawn, how.similarity_map, calibration
             r, s = student_similarity(pair_cosine(h, drawn), *given), pooled_similarity(vectors, *given)
@@ -101,20 +104,25 @@ def student_objective(
             own = self_training_step(encoder.prototypes, h, q, p, kind, how, step/steps)
             parts |= dict(loss=parts['loss']+how.self_training*own, self_training=own,
                 classes_without_prototype=classes_without_prototype(encoder.prototypes))
-        return dict(parts, batches_without_pairs=torch.tensor(float('similarity' in how.tasks and not len(drawn))))
+        return dict(parts, batches_without_pairs=torch.tensor(float(wants_pairs and not len(drawn))))
     return objective
 
 def _batch_pairs(batch, p, how, schema, generator):
-    "The pairs of a batch: its own with pairs_from='corpus', else drawn by pseudo-labels or, for comparison, gold tags"
+    "The pairs that a batch brings with pairs_from='corpus', else pairs drawn among its words"
     if 'pairs' in batch: return batch['pairs']
     tags = batch['gold'] if how.pair_balance == 'gold' else p.argmax(-1)
-    return draw_pairs(word_classes(tags, schema, how.same_class), how.pairs, generator, how.pair_balance != 'none', how.oo_share)
+    return _drawn(tags, schema, how, how.pairs, generator)
+
+def _drawn(tags, schema, how, n, generator):
+    "Pairs among words with these tags"
+    classes = word_classes(tags, schema, how.same_class)
+    return draw_pairs(classes, n, generator, how.pair_balance != 'none', how.oo_share)
 
 @torch.no_grad()
 def _ask(teachers, batch):
     "Predictions of live teachers for a batch: probabilities (N, C), vectors (N, 1, d)"
-    device = batch['input_ids'].device
-    out = [t and t.encoder.to(device).eval()(batch['input_ids'], batch['attention_mask'], batch['place']) for t in teachers]
+    given = batch['input_ids'], batch['attention_mask'], batch['place']
+    out = [t and t.encoder.to(given[0].device).eval()(*given) for t in teachers]
     return out[0][1].float().softmax(-1), out[1] and out[1][0].float()[:, None]
 
 # %% ../nbs/40_student.ipynb #c8cdbe9c
@@ -126,13 +134,13 @@ def distil(
     how:Distillation=Distillation(), # What to learn
     encoder:str='embedded', # Encoder to start from
     settings:TrainSettings=TrainSettings(), # Epochs, learning rate, seed and the like
-    dev:Mapping[str, Dataset]|None=None, # Labelled dev text by source language, to choose the epoch; None keeps the last
+    dev:Mapping[str, Dataset]|None=None, # Labelled dev text by source, chooses the epoch; None: the last
     freeze_embeddings:bool=True, # Keep the embedding layer
     freeze_layers:int=0, # Keep this many layers from the bottom
     attention_mask:bool=True, # False as in MTMT's released code
     trust:Tensor|None=None, # A further weight of each word in the recognition loss, (N,)
     live:tuple[Recognizer, Evaluator|None]|None=None, # Teachers to ask at every step
-    gold:Tensor|None=None # The target's tags, (N,); only for pair_balance='gold', which breaks the rule of the house
+    gold:Tensor|None=None # The target's tags, (N,), against the rule of the house; for pair_balance='gold'
 )->Recognizer:
     "Train a student on raw text of the target from its teachers' annotations"
     _check(target, annotations, how, gold)
@@ -145,8 +153,8 @@ def distil(
     if how.self_training:
         memory = torch.zeros(len(schema.types)+1, model.config.hidden_size)
         student.encoder.register_buffer('prototypes', memory)
-    objective = student_objective(how, schema, settings.seed, live, student.encoder, settings.steps(len(data)),
-        annotations.calibration)
+    objective = student_objective(how, schema, settings.seed, live, student.encoder,
+        settings.steps(len(data)), annotations.calibration)
     score = (lambda: _mean_scores(student, dev)) if dev else None
     log = train(student.encoder, data, objective, settings, f'{folder}.checkpoints', score, 'student')
     save_folder(folder, student, task='student', log=log)
@@ -154,7 +162,8 @@ def distil(
 
 def _check(target, annotations, how, gold):
     "Refuse what would break the rule of the house, or cannot work"
-    if 'ner_tags' in target.column_names: raise MtmtError('the target text still has its labels; pass `unlabelled(corpus)`')
+    if 'ner_tags' in target.column_names:
+        raise MtmtError('the target text still has its labels; pass `unlabelled(corpus)`')
     if 'similarity' in how.tasks and annotations.vectors is None:
         raise MtmtError('the similarity task needs an evaluator, and these annotations have none; '
             'use tasks="recognition" (method tsl), or add a source with labels')
@@ -180,9 +189,8 @@ def _student_data(tokens, tokenizer, settings, how, schema, rows):
     if how.pairs_from == 'batch' or 'similarity' not in how.tasks:
         return WordData(tokens, tokenizer, settings.max_length, **rows)
     tags = rows['gold'] if how.pair_balance == 'gold' else rows['probabilities'].float().argmax(-1)
-    pairs = draw_pairs(word_classes(tags, schema, how.same_class), how.corpus_pairs, pair_generator(settings.seed, -1),
-        how.pair_balance != 'none', how.oo_share)
+    pairs = _drawn(tags, schema, how, how.corpus_pairs, pair_generator(settings.seed, -1))
     if not len(pairs):
-        raise MtmtError('pairs_from="corpus" finds no pairs: the recognizer predicts the same tag for every word of the target; '
-            'train it longer, or use pairs_from="batch"')
+        raise MtmtError('pairs_from="corpus" finds no pairs: the recognizer predicts one tag for all words '
+            'of the target; train it longer, or use pairs_from="batch"')
     return PairData(tokens, tokenizer, settings.max_length, pairs, **rows)
