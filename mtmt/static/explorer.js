@@ -1,0 +1,443 @@
+// The explorer: where systems disagree, on one screen. One program, used twice: JupyterLab imports it as a widget
+// (`render`, through anywidget), and a page of its own holds a copy of it (`mount`). The chapter 70_widgets explains it.
+
+// ## Elements and text
+// The only way by which text gets onto the page: `el` makes an element, and its children are text nodes.
+// Control characters that a reader would not see are written out, such as those that turn the direction of writing.
+
+const written = c => `[U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}]`;
+const shown = c => c === '\u200c' || c === '\u200d' ? c : written(c);
+const visible = s => String(s).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, shown);
+function el(tag, props = {}, ...kids) {
+  const e = document.createElement(tag);
+  for (const [k, v] of Object.entries(props)) {
+    if (k.startsWith('on')) e.addEventListener(k.slice(2), v);
+    else if (v === true) e.setAttribute(k, '');
+    else if (v !== false && v != null) e.setAttribute(k, visible(v));
+  }
+  e.append(...kids.flat().filter(k => k != null).map(k => k instanceof Node ? k : document.createTextNode(visible(k))));
+  return e;
+}
+const button = (text, onclick, props = {}) => el('button', {type: 'button', onclick, ...props}, text);
+const pressed = on => ({'aria-pressed': on ? 'true' : 'false'});
+const bar = share => el('i', {style: `width:${(100*share).toFixed(1)}%`});
+const percent = x => `${Math.round(100*x)}`, many = (n, what) => `${n.toLocaleString('en')} ${what}${n === 1 ? '' : 's'}`;
+const rtl = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
+
+// ## What arrives
+// Bytes become arrays. The first kind of place is `same`. A pair of systems is sent once; seen from the other side a
+// missed entity is a spurious one.
+
+function bytes(x) {
+  if (x == null) return x;
+  if (typeof x !== 'string') return new Uint8Array(x.buffer.slice(x.byteOffset, x.byteOffset+x.byteLength));
+  const s = atob(x), out = new Uint8Array(s.length);
+  for (let i = 0; i < s.length; i++) out[i] = s.charCodeAt(i);
+  return out;
+}
+const ints = x => new Int32Array(bytes(x).buffer), floats = x => new Float32Array(bytes(x).buffer);
+const places = p => ({
+  begin: ints(p.begin), end: ints(p.end), sentence: ints(p.sentence), kind: bytes(p.kind), a: bytes(p.a), b: bytes(p.b),
+  seen: bytes(p.seen), divergence: floats(p.divergence), gap: floats(p.gap)});
+function turned(p, kinds) {
+  const missed = kinds.indexOf('missed'), spurious = kinds.indexOf('spurious');
+  const kind = p.kind.map(x => x === missed ? spurious : x === spurious ? missed : x);
+  return {...p, a: p.b, b: p.a, kind, gap: p.gap.map(x => -x)};
+}
+const numbers = (data, kinds) => new Set(kinds.map(k => data.kinds.indexOf(k)));
+const conflictKinds = data => numbers(data, data.kinds.filter(k => k !== 'same'));
+function decode(data) {
+  const n = data.systems.length, of = data.systems.map(() => []), starts = [0];
+  for (const t of data.tokens) starts.push(starts.at(-1)+t.length);
+  let k = 0;
+  for (let i = 0; i < n; i++) for (let j = i+1; j < n; j++) {
+    const p = of[i][j] = places(data.pairs[k++]);
+    let other;
+    Object.defineProperty(of[j], i, {get: () => other ??= turned(p, data.kinds)});
+  }
+  const trusts = Object.fromEntries(Object.entries(data.trusts).map(([k, v]) => [k, bytes(v)]));
+  return {...data, starts, of, trusts, language: bytes(data.language), said: data.said.map(bytes),
+    probabilities: data.probabilities.map(bytes)};
+}
+
+// ## Filters
+// One pass over the places of the chosen pair: the sentences that stay, the places in them, and the strongest
+// divergence of each sentence. `f` holds the filters.
+
+function passes(data, f, p, i, text) {
+  const s = p.sentence[i];
+  return f.kinds.has(p.kind[i])
+    && (!f.type || p.a[i] === f.type || p.b[i] === f.type)
+    && (!f.cell || (p.a[i] === f.cell[0] && p.b[i] === f.cell[1]))
+    && (f.seen === '' || p.seen[i] === +f.seen)
+    && (f.language === '' || data.language[s] === +f.language)
+    && Math.abs(p.gap[i]) >= f.gap
+    && (!f.flagged || f.flags.has(s))
+    && (!text || data.lower[s].includes(text));
+}
+function chosen(data, f) {
+  const p = data.of[f.a][f.b], score = new Float32Array(data.tokens.length).fill(-1), left = [], text = f.text.toLowerCase();
+  if (text) data.lower ??= data.tokens.map(t => t.join(' ').toLowerCase());
+  for (let i = 0; i < p.begin.length; i++) if (passes(data, f, p, i, text)) {
+    left.push(i);
+    score[p.sentence[i]] = Math.max(score[p.sentence[i]], p.divergence[i]);
+  }
+  const list = [...score.keys()].filter(s => score[s] >= 0);
+  if (f.order === 'divergence') list.sort((x, y) => score[y]-score[x] || x-y);
+  return {list, places: left, score};
+}
+
+// ## A sentence
+// Words are columns, systems are rows, and an entity spans its words. In right-to-left scripts the columns run from
+// right to left.
+
+function runs(data, k, s) {
+  const said = data.said[k], out = [], type = data.tags.map(t => t === 'O' ? -1 : data.types.indexOf(t.slice(2)));
+  for (let i = data.starts[s]; i < data.starts[s+1];) {
+    const t = type[said[i]];
+    let e = i+1;
+    if (t >= 0) while (e < data.starts[s+1] && type[said[e]] === t && data.tags[said[e]][0] !== 'B') e++;
+    out.push([i, e, t]);
+    i = e;
+  }
+  return out;
+}
+function grid(data, f, s, open, opened) {
+  const p = data.of[f.a][f.b], words = data.tokens[s], lang = data.languages[data.language[s]] || null, hot = new Set();
+  for (let i = 0; i < p.begin.length; i++) if (p.sentence[i] === s && p.kind[i])
+    for (let w = p.begin[i]; w < p.end[i]; w++) hot.add(w);
+  const head = words.map((w, k) => {
+    const i = data.starts[s]+k, expanded = opened === i ? 'true' : 'false';
+    return el('th', {scope: 'col'},
+      button(w, () => open(i), {lang, dir: 'auto', tabindex: k ? -1 : 0, 'data-word': i, 'aria-expanded': expanded}));
+  });
+  const cell = (k, [b, e, t]) => {
+    let differs = false;
+    if (k === f.a || k === f.b) for (let w = b; w < e; w++) differs ||= hot.has(w);
+    const classes = [t >= 0 && `e t${t%8}`, differs && 'x'].filter(x => x).join(' ');
+    return el('td', {colspan: e-b, dir: 'ltr', class: classes || null}, t >= 0 ? data.types[t] : differs ? 'O' : '\u00b7');
+  };
+  const rows = data.systems.map((n, k) =>
+    el('tr', {}, el('th', {scope: 'row', dir: 'ltr'}, n), runs(data, k, s).map(run => cell(k, run))));
+  return el('div', {class: 'scroll', dir: words.some(w => rtl.test(w)) ? 'rtl' : 'ltr'},
+    el('table', {class: 'grid'}, el('thead', {}, el('tr', {}, el('td', {}, ''), head)), el('tbody', {}, rows)));
+}
+
+// ## Behind a word
+// The likeliest tags of each system, the trusts of the training, and the words that the evaluator finds nearest:
+// stored in a page, asked of the kernel in JupyterLab.
+
+function wordAt(data, i) {
+  let s = 0, e = data.tokens.length;
+  while (e-s > 1) {
+    const m = (s+e) >> 1;
+    if (data.starts[m] <= i) s = m; else e = m;
+  }
+  return [s, data.tokens[s][i-data.starts[s]]];
+}
+function bars(data, k, i) {
+  const C = data.tags.length, p = data.probabilities[k], said = data.said[k][i];
+  if (!p) return [el('div', {}, `${data.tags[said]} (no probabilities)`)];
+  const each = data.tags.map((_, c) => [p[i*C+c]/255, c]).filter(([v, c]) => v >= .02 || c === said);
+  return each.sort((x, y) => y[0]-x[0]).slice(0, 4).map(([v, c]) =>
+    el('div', {class: 'p'}, el('span', {}, data.tags[c]), el('span', {}, bar(v)), el('span', {}, v.toFixed(2))));
+}
+function near(data, list) {
+  const by = data.systems[0] === 'gold' ? 1 : 0;
+  return el('ul', {}, list.map(([i, c]) => {
+    const [s, w] = wordAt(data, i), lang = data.languages[data.language[s]] || null;
+    return el('li', {}, el('bdi', {lang}, w), ` ${data.tags[data.said[by][i]]} `,
+      el('span', {class: 'dim'}, `by ${data.systems[by]}; cosine ${c.toFixed(2)}`));
+  }));
+}
+const GREEK = {
+  alpha: ['\u03b1', 'the recognizer is sure'],
+  beta: ['\u03b2', 'the evaluator is sure'],
+  gamma: ['\u03b3', 'both teachers agree']};
+function trust(n, v) {
+  const [sign, what] = GREEK[n];
+  return el('div', {class: 'p'},
+    el('span', {title: what}, `${sign} ${n}`), el('span', {}, bar(v)), el('span', {}, v.toFixed(2)));
+}
+function why(data, i, ask) {
+  const w = wordAt(data, i)[1], trusts = Object.entries(data.trusts);
+  const place = el('div', {}, el('span', {class: 'dim'}, 'looking ...'));
+  const neighbours = data.near ? i in data.near && Promise.resolve(data.near[i]) : data.asks && ask && ask(i);
+  if (neighbours) neighbours.then(list => place.replaceChildren(near(data, list)));
+  return el('div', {class: 'why', role: 'region', 'aria-label': `behind ${w}`},
+    data.systems.map((n, k) => el('div', {}, el('h3', {}, n), bars(data, k, i))),
+    trusts.length
+      ? el('div', {class: 'trusts'}, el('h3', {}, 'Trust in training'), trusts.map(([n, v]) => trust(n, v[i]/255)))
+      : null,
+    neighbours ? el('div', {class: 'near'}, el('h3', {}, 'Nearest words, by the evaluator'), place) : null);
+}
+
+// ## The overview
+// What one system predicts where the other predicts something else, as a table whose cells filter the list; how sure
+// both are in those places; and the share of the sentences that differ, by language.
+
+function heat(data, f, set) {
+  const p = data.of[f.a][f.b], T = data.types.length+1, n = new Uint32Array(T*T), names = ['none', ...data.types];
+  for (let i = 0; i < p.begin.length; i++) n[p.a[i]*T+p.b[i]]++;
+  const most = Math.max(1, ...n.filter((_, c) => Math.floor(c/T) !== c%T));
+  const cell = (a, b) => {
+    if (!(a+b)) return el('td', {}, '');
+    const v = n[a*T+b], on = f.cell && f.cell[0] === a && f.cell[1] === b, share = a === b ? 0 : Math.round(25+75*v/most);
+    const kinds = a === b && !on ? numbers(data, ['same', 'boundary']) : conflictKinds(data);
+    const choose = () => set({cell: on ? null : [a, b], kinds});
+    return el('td', {}, button(v, choose, {...pressed(on),
+      'aria-label': `${data.systems[f.a]} ${names[a]}, ${data.systems[f.b]} ${names[b]}: ${v}`,
+      style: on || !v ? null : `background:color-mix(in srgb, var(--heat) ${share}%, var(--panel))`}));
+  };
+  const head = el('tr', {}, el('td', {}, ''), names.map(x => el('th', {scope: 'col'}, x)));
+  const rows = names.map((x, a) => el('tr', {}, el('th', {scope: 'row'}, x), names.map((_, b) => cell(a, b))));
+  return el('div', {}, el('h3', {}, `${data.systems[f.a]} (rows) and ${data.systems[f.b]} (columns)`),
+    el('table', {class: 'heat'}, head, rows));
+}
+function sure(data, f, k) {
+  const p = data.of[f.a][f.b], prob = data.probabilities[k], C = data.tags.length, n = new Array(10).fill(0);
+  if (!prob) return null;
+  for (let i = 0; i < p.begin.length; i++) if (p.kind[i]) {
+    let c = 0;
+    for (let w = p.begin[i]; w < p.end[i]; w++) c += prob[w*C+data.said[k][w]];
+    n[Math.min(9, Math.floor(10*c/255/(p.end[i]-p.begin[i])))]++;
+  }
+  const most = Math.max(1, ...n), label = n.map((x, i) => `${i/10} to ${(i+1)/10}: ${x}`).join('; ');
+  return el('div', {}, el('h3', {}, `How sure ${data.systems[k]} is in conflicts`),
+    el('div', {class: 'hist', role: 'img', 'aria-label': label}, n.map(x => el('span', {style: `height:${100*x/most}%`}))),
+    el('div', {class: 'bar dim', style: 'justify-content:space-between;margin:0'},
+      ['0', `most in a bar: ${most}`, '1'].map(x => el('span', {}, x))));
+}
+function byLanguage(data, f, set) {
+  const p = data.of[f.a][f.b], all = data.languages.map(() => 0), off = data.languages.map(() => new Set());
+  for (const l of data.language) all[l]++;
+  for (let i = 0; i < p.begin.length; i++) if (p.kind[i]) off[data.language[p.sentence[i]]].add(p.sentence[i]);
+  return el('div', {}, el('h3', {}, 'Sentences that differ'), data.languages.map((l, i) => {
+    const x = off[i].size/Math.max(1, all[i]), on = f.language === String(i);
+    const choose = () => set({language: on ? '' : String(i)});
+    return el('div', {class: 'p'}, data.languages.length > 1 ? button(l, choose, pressed(on)) : el('span', {}, l || 'all'),
+      el('span', {}, bar(x)), el('span', {}, `${percent(x)} %`));
+  }));
+}
+
+// ## Taking cases along
+// As CoNLL columns with a column for each system, or as a table of places. A spreadsheet would run a cell that begins
+// like a formula, so such a cell gets an apostrophe in front.
+
+function cell(x) {
+  const s = String(x), t = /^[=+\-@\t\r]/.test(s) && isNaN(s) ? `'${s}` : s;
+  return /[",\n\r]/.test(t) ? `"${t.replaceAll('"', '""')}"` : t;
+}
+function conll(data, list) {
+  const line = (w, i) => [w, ...data.said.map(t => data.tags[t[i]])].join('\t')+'\n';
+  const sentences = list.map(s => data.tokens[s].map((w, k) => line(w, data.starts[s]+k)).join(''));
+  return `# word\t${data.systems.join('\t')}\n\n`+sentences.join('\n');
+}
+function csv(data, f, list, places) {
+  const p = data.of[f.a][f.b], keep = new Set(list), names = ['-', ...data.types];
+  const row = i => {
+    const s = p.sentence[i], words = data.tokens[s], begin = p.begin[i]-data.starts[s], end = p.end[i]-data.starts[s];
+    return [s, data.languages[data.language[s]], begin, end, words.slice(begin, end).join(' '), data.kinds[p.kind[i]],
+      names[p.a[i]], names[p.b[i]], p.divergence[i].toFixed(3), p.gap[i].toFixed(3), f.flags.has(s) ? 1 : 0,
+      words.join(' ')];
+  };
+  const head = ['sentence', 'language', 'begin', 'end', 'text', 'kind', data.systems[f.a], data.systems[f.b],
+    'divergence', 'gap', 'flagged', 'words'];
+  return [head, ...places.filter(i => keep.has(p.sentence[i])).map(row)].map(r => r.map(cell).join(',')+'\r\n').join('');
+}
+function download(name, text, type) {
+  const a = el('a', {href: URL.createObjectURL(new Blob([text], {type: type+';charset=utf-8'})), download: name});
+  document.body.append(a);
+  a.click();
+  a.remove();
+  setTimeout(() => URL.revokeObjectURL(a.href), 1000);
+}
+
+// ## Controls
+// The browser's own, so that keyboard and screen reader know them. Typing and dragging filter at once and leave the
+// control as it is.
+
+function kindButtons(data, f, set) {
+  const each = data.kinds.slice(1).map((n, i) => button(n, () => {
+    const kinds = new Set(f.kinds);
+    kinds.delete(0);
+    if (!kinds.delete(i+1)) kinds.add(i+1);
+    set({kinds, cell: null});
+  }, {...pressed(f.kinds.has(i+1)), 'data-kind': n}));
+  return el('span', {role: 'group', 'aria-label': 'kinds of conflict', class: 'bar'}, each);
+}
+function controls(data, f, set) {
+  const option = key => ([v, t]) => el('option', {value: v, selected: String(f[key]) === String(v)}, t);
+  const pick = (label, key, options, cast = x => x) => el('label', {}, label,
+    el('select', {'data-key': key, onchange: e => set({[key]: cast(e.target.value)})}, options.map(option(key))));
+  const side = (label, key, other) =>
+    pick(label, key, data.systems.map((n, i) => [i, n]).filter(([i]) => i !== f[other]), Number);
+  const gap = e => {
+    e.target.nextSibling.textContent = (+e.target.value).toFixed(2);
+    set({gap: +e.target.value}, true);
+  };
+  return [
+    el('div', {class: 'bar'}, side('Compare', 'a', 'b'), side('with', 'b', 'a'),
+      pick('type', 'type', [[0, 'any'], ...data.types.map((t, i) => [i+1, t])], Number),
+      data.seen ? pick('in the sources', 'seen', [['', 'any'], ['1', 'seen'], ['0', 'unseen']]) : null,
+      data.languages.length > 1
+        ? pick('language', 'language', [['', 'any'], ...data.languages.map((l, i) => [i, l])])
+        : null,
+      pick('order', 'order', [['divergence', 'strongest first'], ['text', 'as in the text']])),
+    el('div', {class: 'bar'}, kindButtons(data, f, set),
+      el('label', {}, 'confidence gap at least',
+        el('input', {type: 'range', min: 0, max: 1, step: .05, value: f.gap, 'data-key': 'gap', oninput: gap}),
+        el('output', {}, f.gap.toFixed(2))),
+      el('label', {}, 'text',
+        el('input', {type: 'search', value: f.text, size: 14, 'data-key': 'text',
+          oninput: e => set({text: e.target.value}, true)})),
+      el('label', {},
+        el('input', {type: 'checkbox', checked: f.flagged, 'data-key': 'flagged',
+          onchange: e => set({flagged: e.target.checked})}),
+        'flagged only'))];
+}
+
+// ## The list
+// Ten sentences a page are drawn, however many there are.
+
+const PAGE = 10;
+function article(view, k) {
+  const {data, f, found} = view, s = found.list[k], marked = f.flags.has(s);
+  const toggle = () => { view.at = k; view.flag(s); };
+  const flag = button(marked ? '\u2691 flagged' : '\u2690 flag', toggle, {...pressed(marked), class: 'flag'});
+  const behind = view.opened != null && wordAt(data, view.opened)[0] === s;
+  const current = k === view.at ? 'true' : 'false';
+  return el('article', {tabindex: -1, 'data-sentence': s, 'aria-current': current, 'aria-label': `sentence ${s}`},
+    el('div', {class: 'bar', style: 'margin:0'},
+      el('span', {class: 'dim'}, `sentence ${s}, divergence ${found.score[s].toFixed(2)}`), flag),
+    grid(data, f, s, i => view.open(i), view.opened),
+    behind ? why(data, view.opened, view.link.ask) : null);
+}
+function statusLine(view) {
+  const {data, f, found} = view, kind = data.of[f.a][f.b].kind;
+  const page = Math.floor(view.at/PAGE), pages = Math.ceil(found.list.length/PAGE);
+  const flags = view.flags(), what = flags.length ? 'flagged' : 'shown', list = flags.length ? flags : found.list;
+  const differ = () => flags.length ? [...kind.keys()].filter(i => kind[i]) : found.places;
+  return [
+    el('strong', {class: 'count', role: 'status'},
+      `${many(found.list.length, 'sentence')}, ${many(found.places.length, 'place')}`),
+    button('\u2039 page', () => view.go((page-1)*PAGE), {class: 'previous'}),
+    el('span', {}, `${pages ? page+1 : 0} of ${pages}`),
+    button('page \u203a', () => view.go((page+1)*PAGE), {class: 'next'}),
+    button(`${what} as CoNLL`, () => download('cases.conll', conll(data, list), 'text/plain'), {class: 'conll'}),
+    button(`${what} as CSV`, () => download('cases.csv', csv(data, f, list, differ()), 'text/csv'), {class: 'csv'}),
+    el('span', {class: 'dim'}, 'keys: n p f / \u2190 \u2192 Enter Esc')];
+}
+
+// ## Keys
+// JupyterLab's own shortcuts are off inside.
+
+function press(view, e) {
+  if (e.target.matches('input,select') || e.ctrlKey || e.metaKey || e.altKey) {
+    if (e.key === 'Escape') { e.target.blur(); view.focus(); }
+    return;
+  }
+  const word = e.target.getAttribute('data-word'), side = {ArrowLeft: -1, ArrowRight: 1}[e.key];
+  const way = e.target.closest('.scroll')?.dir === 'rtl' ? -1 : 1, {list, bar, found} = view;
+  if (side && word != null) list.querySelector(`[data-word="${+word+side*way}"]`)?.focus();
+  else if (side) list.querySelector('[aria-current=true] [data-word]')?.focus();
+  else if (e.key === 'n') view.go(view.at+1);
+  else if (e.key === 'p') view.go(view.at-1);
+  else if (e.key === 'f' && found.list.length) view.flag(found.list[view.at]);
+  else if (e.key === '/') bar.querySelector('[data-key=text]').focus();
+  else if (e.key === 'Escape') { view.opened = null; view.sentences(); view.focus(); }
+  else return;
+  e.preventDefault();
+  e.stopPropagation();
+}
+
+// ## All of it
+// `found` holds what the filters leave, `at` the place in that list, `opened` the word whose reasons are shown.
+// A change of the filters draws everything; all else draws the list.
+
+class View {
+  constructor(root, raw, link) {
+    const begun = performance.now(), data = decode(raw), part = c => el('div', {class: c});
+    Object.assign(this, {root, link, data, at: 0, opened: null,
+      bar: part('controls'), over: part('overview'), status: part('bar'), list: part('list')});
+    this.f = {
+      a: data.pair[0], b: data.pair[1], kinds: conflictKinds(data), type: 0, cell: null, seen: '', language: '', gap: 0,
+      text: '', order: 'divergence', flagged: false, flags: new Set(link.flags || [])};
+    root.classList.add('mtmt');
+    root.setAttribute('data-lm-suppress-shortcuts', 'true');
+    root.addEventListener('keydown', e => press(this, e));
+    root.replaceChildren(el('h2', {}, data.name || 'Disagreements'), this.bar, this.over, this.status, this.list);
+    this.draw();
+    root.dataset.opened = (performance.now()-begun).toFixed(1);
+  }
+  flags() { return [...this.f.flags].sort((x, y) => x-y); }
+  focus() { this.list.querySelector('[aria-current=true]')?.focus({preventScroll: false}); }
+  set(change, typing = false) {
+    const had = document.activeElement, key = had?.getAttribute('data-key'), kind = had?.getAttribute('data-kind');
+    Object.assign(this, {f: {...this.f, ...change}, at: 0, opened: null});
+    this.draw(typing);        // the controls are new, and one of them had the focus
+    if (!typing) this.root.querySelector(key ? `[data-key=${key}]` : kind ? `[data-kind=${kind}]` : 'none')?.focus();
+  }
+  go(k) {
+    if (!this.found.list.length) return;
+    Object.assign(this, {at: Math.max(0, Math.min(this.found.list.length-1, k)), opened: null});
+    this.sentences();
+    this.focus();
+  }
+  flag(s) {
+    if (!this.f.flags.delete(s)) this.f.flags.add(s);
+    this.link.flagged?.(this.flags());
+    if (this.f.flagged) this.draw(); else this.sentences();
+    this.focus();
+  }
+  open(i) {
+    Object.assign(this, {opened: this.opened === i ? null : i, at: this.found.list.indexOf(wordAt(this.data, i)[0])});
+    this.sentences();
+    this.list.querySelector(`[data-word="${i}"]`)?.focus();
+  }
+  sentences() {
+    const all = this.found.list, start = Math.floor(this.at/PAGE)*PAGE, end = Math.min(start+PAGE, all.length), shown = [];
+    for (let k = start; k < end; k++) shown.push(article(this, k));
+    this.list.replaceChildren(...shown, all.length ? '' : el('p', {}, 'No place is left by these filters.'));
+    this.status.replaceChildren(...statusLine(this));
+  }
+  draw(typing = false) {
+    const {data, f, root} = this, begun = performance.now(), set = (...change) => this.set(...change);
+    this.found = chosen(data, f);
+    root.dataset.filtered = (performance.now()-begun).toFixed(1);
+    if (!typing) this.bar.replaceChildren(...controls(data, f, set));
+    const panels = [heat(data, f, set), sure(data, f, f.a), sure(data, f, f.b), byLanguage(data, f, set)];
+    this.over.replaceChildren(...panels.filter(x => x));
+    this.sentences();
+    root.dataset.drawn = (performance.now()-begun).toFixed(1);
+  }
+}
+const mount = (root, raw, link = {}) => new View(root, raw, link);
+
+// ## The widget
+// The arrays come once, when the browser asks for them. Flags go back to the kernel, and so do questions about words.
+
+const filled = (x, buffers) => {
+  if (Array.isArray(x)) return x.map(v => filled(v, buffers));
+  if (!x || typeof x !== 'object') return x;
+  if ('buffer' in x) return buffers[x.buffer];
+  return Object.fromEntries(Object.entries(x).map(([k, v]) => [k, filled(v, buffers)]));
+};
+function render({model, el: place}) {
+  const waiting = new Map(), root = document.createElement('div'), id = `v${Math.random().toString(36).slice(2)}`;
+  const flagged = list => { model.set('flagged', list); model.save_changes(); };
+  const ask = word => new Promise(done => {
+    waiting.set(`${id}-${word}`, done);
+    model.send({near: `${id}-${word}`, word});
+  });
+  const hear = (m, buffers) => {
+    if (m.near) { waiting.get(m.near)?.(m.list); waiting.delete(m.near); }
+    else if (m.columns && m.to === id) mount(root, filled(m.columns, buffers), {flags: model.get('flagged'), flagged, ask});
+  };
+  root.textContent = 'loading ...';
+  place.append(root);
+  model.on('msg:custom', hear);
+  model.send({ready: id});
+  return () => model.off('msg:custom', hear);
+}
+export default {render};
