@@ -28,7 +28,7 @@ from .recipes import METHODS
 from .slices import describe
 from .widgets import write_page
 
-# %% ../nbs/75_report.ipynb #d00a6974
+# %% ../nbs/75_report.ipynb #6b1ca351
 def failed_runs(
     folder # Folder of a batch
 )->str: # Empty where none failed
@@ -38,7 +38,7 @@ def failed_runs(
     line = lambda x: f'failed: {x["run"]} ({x["error"]}: {x["message"]}), see {x["notebook"]}'
     return '\n'.join(map(line, failed))
 
-# %% ../nbs/75_report.ipynb #336f2e05
+# %% ../nbs/75_report.ipynb #5abac6d6
 def _unfinished(folder):
     "Folders with predictions but no run.json"
     with_predictions = sorted(f.parent for f in Path(folder).glob('*/predictions.conll'))
@@ -51,7 +51,7 @@ def runs_not_shown(
     unfinished = [f'{name}: left out, no run.json' for name in _unfinished(folder)]
     return '\n'.join([*read_runs(folder).left_out, *unfinished, failed_runs(folder)]).strip()
 
-# %% ../nbs/75_report.ipynb #23955648
+# %% ../nbs/75_report.ipynb #70b2a92c
 def with_status(
     rows:Sequence[Mapping] # Records, or rows of a summary
 )->list[dict]: # The same, each with status `done` or `collapsed`
@@ -61,7 +61,7 @@ def with_status(
     fell = {mine[i] for mine in alike.values() for i in collapsed([100*rows[place]['f1'] for place in mine])}
     return [dict(r) | dict(status='collapsed' if i in fell else 'done') for i, r in enumerate(rows)]
 
-# %% ../nbs/75_report.ipynb #7c9f433f
+# %% ../nbs/75_report.ipynb #c889963d
 def finished(
     folder # Folder of a batch
 )->list[dict]: # Records, each with `system`, the name to show, and `status`
@@ -72,7 +72,7 @@ def finished(
             f'{runs_not_shown(folder)}'.strip())
     return with_status(rows)
 
-# %% ../nbs/75_report.ipynb #a7c32402
+# %% ../nbs/75_report.ipynb #6aaf0685
 def _plain(text):
     "Text for a paragraph of Markdown, on one line and without HTML"
     return html.escape(' '.join(str(text).split()), quote=False)
@@ -141,7 +141,7 @@ def _reasons(found):
     return [*notes, 'ASO, almost stochastic order, is - with fewer than '
         f'{ORDER_SEEDS} seeds of either system: they say too little.']
 
-# %% ../nbs/75_report.ipynb #297acd13
+# %% ../nbs/75_report.ipynb #67eb7988
 def compared_methods(
     folder, # Folder of a batch
     systems:str|Sequence[str], # One system or several
@@ -158,14 +158,14 @@ def compared_methods(
             f'systems here: {", ".join(_systems(rows))}')
     return _compared(folder, rows, pairs, baseline, may_differ)
 
-# %% ../nbs/75_report.ipynb #8ecdb72e
+# %% ../nbs/75_report.ipynb #9a54202e
 def _figures(found):
     "Cells of a comparison"
     return [f'{found["f1"]:.1f}', f'{found["baseline_f1"]:.1f}', f'{found["difference"]:+.1f}',
         f'{found["low"]:+.1f} to {found["high"]:+.1f}', found['seeds'], f'{found["p_holm"]:.3f}',
         '-' if found['aso'] is None else f'{found["aso"]:.2f}']
 
-# %% ../nbs/75_report.ipynb #90e66929
+# %% ../nbs/75_report.ipynb #d0fa81aa
 def comparison(
     folder, # Folder of a batch
     systems:str|Sequence[str], # One system or several
@@ -182,7 +182,7 @@ def comparison(
         lines.append([test, system, *_figures(found_here), ', '.join(fell) or '-'])
     return '\n\n'.join([_markdown(lines), _family(found, baseline), *_reasons(found)])
 
-# %% ../nbs/75_report.ipynb #3be533fc
+# %% ../nbs/75_report.ipynb #6490c047
 def _wrong_summary(folder):
     "Lines for what a folder's summary.json says and its runs do not"
     path = Path(folder)/'summary.json'
@@ -242,7 +242,7 @@ _OTHERS = {   # method: es, nl, de; what chose the model; where it is printed
 PUBLISHED_F1 = {('conll', lang): {m: (f1[i], select, where) for m, (f1, select, where) in _OTHERS.items()}
     for i, lang in enumerate(('es', 'nl', 'de'))}
 
-# %% ../nbs/75_report.ipynb #fa774ff0
+# %% ../nbs/75_report.ipynb #6b68e418
 def _comparable(rows, baseline):
     "Pairs of test and system to compare with the baseline; and by pair why others must not be"
     pairs, refused = [], {}
@@ -268,7 +268,7 @@ def _row(folder, test, system, mine, found):
         aso=found.get('aso'), strict_f1=mean(100*r['strict_f1'] for r in mine),
         select=signature_parts(mine[0]['signature'])['select'], source='this folder')
 
-# %% ../nbs/75_report.ipynb #c51634e0
+# %% ../nbs/75_report.ipynb #493da1e5
 def _means(folder, rows, baseline, refused):
     "Rows of means over the targets that all systems have, and notes"
     if len({cell_of(r)[0] for r in rows}) < 2: return [], []
@@ -337,7 +337,7 @@ def methods_together(
     title = f'{cell_of(rows[0])[0]}: {", ".join(list(systems)[1:])}'
     return readings(words, systems, languages=[rows[0]['target']], name=title, **more)
 
-# %% ../nbs/75_report.ipynb #4d86ba79
+# %% ../nbs/75_report.ipynb #d567f584
 _FORM = dict.fromkeys(('difference', 'difference_low', 'difference_high'), '+.1f') | dict(p='.3f', aso='.2f')
 
 def _text(column, value):
@@ -354,15 +354,17 @@ def _pages(rows):
     return {test: f'pages/{folder_name(test)}.html' for test in dict.fromkeys(cell_of(r)[0] for r in rows)}
 
 def _write_pages(folder, rows):
-    "Write the explorer of each test and, where all have the same tags, of all together: their files"
+    "Write the explorer of each test and, where tags and systems are shared, of all together: their files"
     pages = _pages(rows)
     each = {test: methods_together(folder, [r for r in rows if cell_of(r)[0] == test]) for test in pages}
     for test, together in each.items(): write_page(together, folder/pages[test])
     if len(each) < 2 or len({tuple(r.tags) for r in each.values()}) > 1: return list(pages.values())
-    write_page(joined(list(each.values()), folder.name), folder/'pages'/'all.html')
+    together = joined(list(each.values()), folder.name)
+    if len(together.said) < 2: return list(pages.values())          # gold alone: no system is on every test
+    write_page(together, folder/'pages'/'all.html')
     return [*pages.values(), 'pages/all.html']
 
-# %% ../nbs/75_report.ipynb #64680db7
+# %% ../nbs/75_report.ipynb #b66baee5
 def _kind(row):
     "What a row of the leaderboard is: a mean, a published number, or of a run"
     if row['test'] == 'mean': return 'mean'
