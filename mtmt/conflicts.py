@@ -21,11 +21,11 @@ from .benchmarks import find_folder, load_labelled
 from .data import DataError, MtmtError, Schema, tag_names, unlabelled
 from .entities import KINDS, match, schema_of_tags, spans, tag_numbers, text_spans, types_of
 from .losses import alpha, beta, draw_pairs, gamma, type_probabilities, word_gamma
-from .pool import pooled, pooled_similarity
-from .records import read_record
-from .runs import Workshop, annotations, likeness, load_materials, make_recipe
+from .pool import Pooling, pooled, pooled_similarity
+from .runs import reopen
 from .student import Distillation
-from .teachers import Annotations, load_evaluator, load_recognizer, pair_generator, word_classes
+from .teachers import Annotations, load_recognizer, pair_generator, word_classes
+from .workshop import Workshop, annotations, settings, source_weights
 
 # %% ../nbs/68_conflicts.ipynb #97c60845
 @dataclass
@@ -242,38 +242,34 @@ def nearest_words(
     return out
 
 # %% ../nbs/68_conflicts.ipynb #5de5461c
-def _run_parts(folder, data_dir):
-    "Recipe, materials and loaded teachers of a run"
-    record = read_record(folder)
-    if record.get('system'): raise MtmtError(f'{folder}: another system\'s predictions, and no models to ask')
-    here = dict(sources=tuple(record['sources']), out_dir=str(folder.parent), data_dir=data_dir)
-    recipe = make_recipe(**record['recipe'] | here)
-    groups = [(lang,) for lang in recipe.sources] if recipe.teacher_per_source else [recipe.sources]
-    tasks = (('recognition', 'recognizer', load_recognizer), ('similarity', 'evaluator', load_evaluator))
-    found = {}
-    for group in groups:
-        for task, kind, load in tasks:
-            name = record['teachers'].get(f'{kind}-{group[0]}' if len(groups) > 1 else kind)
-            if not name: continue
-            place = folder.parent/'teachers'/name
-            if not place.is_dir():
-                raise MtmtError(f'{place}: no such model; without its models a run can be read '
-                    '(read_predictions, read_probabilities) but not asked')
-            found[task, group] = name, load(place)
-    return recipe, load_materials(recipe), found
+def _text_of(opened, split, limit):
+    "Words of the test or of the raw target, and its gold tags by name where there are any"
+    if split == 'test': text, gold = unlabelled(opened.test), opened.test
+    else: text, gold = opened.materials.target, _labelled_target(opened)
+    text = text.select(range(min(limit or len(text), len(text))))
+    rows = {i: row for row, i in enumerate(gold['id'])} if gold else {}
+    if any(i not in rows for i in text['id']): return text, None
+    gold = gold.select([rows[i] for i in text['id']])
+    return text, tag_names(gold) if gold['tokens'][:] == text['tokens'][:] else None
 
-# %% ../nbs/68_conflicts.ipynb #d4b03a94
-def _text_of(recipe, materials, split, limit):
-    "The text to ask about, and its gold tags where there are any"
-    where = recipe.benchmark, recipe.target, split
-    try: gold, _ = load_labelled(*where, materials.schema, recipe.data_dir, recipe.problems)
-    except DataError as e:
-        if split == 'test': raise MtmtError(f'no labelled test text of {recipe.target}: {e}') from None
-        gold = None                       # raw text only
-    text = materials.target if split == 'train' else unlabelled(gold)
-    text = text.select(range(min(limit or text.num_rows, text.num_rows)))
-    if gold is None or gold['tokens'][:text.num_rows] != text['tokens']: return text, None
-    return text, tag_names(gold.select(range(text.num_rows)))
+def _labelled_target(opened):
+    "The target's training text with its tags, to look at; None where there is raw text only"
+    recipe = opened.recipe
+    try:
+        return load_labelled(recipe.benchmark, recipe.target, 'train', opened.materials.schema,
+            recipe.data_dir,
+            recipe.problems)[0]
+    except DataError: return None
+
+def _teachers_read(recipe, materials, teachers, folder):
+    "Probabilities of each recognizer and of all as one, and the pooled annotations"
+    silent = lambda line: None
+    each = annotations(recipe, materials, teachers, Workshop(folder, silent))
+    languages = source_weights(recipe, materials, silent)
+    beliefs = pooled(each, recipe.part(Pooling), languages and languages(materials.target['tokens']))
+    groups = list(teachers.recognizers)
+    alone = {f'recognizer-{g}': a.probabilities for g, a in zip(groups, each)} if len(groups) > 1 else {}
+    return alone | dict(recognizer=beliefs.probabilities), beliefs
 
 # %% ../nbs/68_conflicts.ipynb #7e566e17
 def readings_of(
@@ -284,26 +280,22 @@ def readings_of(
 )->Readings: # gold (where there is any), each teacher's recognizer, the recognizers together, the student
     "Ask the systems of a run about a text, with what is behind their predictions"
     folder = find_folder(folder).resolve()
-    recipe, materials, found = _run_parts(folder, data_dir)
-    schema = materials.schema
-    text, gold = _text_of(recipe, materials, split, limit)
+    opened = reopen(folder, data_dir)
+    recipe, materials, schema = opened.recipe, opened.materials, opened.materials.schema
+    text, gold = _text_of(opened, split, limit)
     # other systems have predictions of the whole raw text only
-    recipe = replace(recipe, others=recipe.others if split == 'train' and not limit else ())
-    shop = Workshop(recipe, replace(materials, target=text), lambda line: None)
-    each, languages = annotations(shop, found), likeness(shop)
-    said = pooled(each, recipe, languages and languages(text['tokens']))
-    names = [lang for lang, in shop.groups] if len(shop.groups) > 1 else []
-    p = {f'recognizer-{lang}': a.probabilities for lang, a in zip(names, each)}
-    p['recognizer'], student = said.probabilities, folder/'model'
-    if student.is_dir():
-        p['student'] = load_recognizer(student).probabilities(text['tokens'], 'student reads')
+    if split == 'test' or limit: recipe = replace(recipe, others=())
+    p, beliefs = _teachers_read(recipe, replace(materials, target=text), opened.teachers, folder.parent)
+    trusted = {}
+    if (folder/'model').is_dir():
+        p['student'] = load_recognizer(folder/'model').probabilities(text['tokens'], 'student reads')
+        lengths, batch = [len(t) for t in text['tokens']], settings(recipe).batch(len(materials.target))
+        trusted = trusts(beliefs, lengths, schema, recipe.part(Distillation), batch, recipe.seed)
     probabilities = {name: x.float().numpy() for name, x in p.items()}
     tags = {name: x.argmax(1).astype(np.uint8) for name, x in probabilities.items()}
     if gold is not None: tags = dict(gold=tag_numbers(gold, schema.tags)) | tags
-    how = Distillation(**{k: getattr(recipe, k) for k in Distillation.__dataclass_fields__})
-    lengths, batch = [len(t) for t in text['tokens']], shop.settings.batch(len(materials.target))
-    trusted = trusts(said, lengths, schema, how, batch, recipe.seed) if 'student' in p else {}
     known = [entity_forms(c['tokens'], tag_names(c)) for c in materials.sources.values()]
     title = f'{recipe.benchmark} {recipe.target}, {split}: {recipe.method} from {"+".join(recipe.sources)}'
-    return Readings(list(map(list, text['tokens'])), schema.tags, tags, probabilities, trusted, said.vectors,
+    return Readings(list(map(list, text['tokens'])), schema.tags, tags, probabilities, trusted,
+        beliefs.vectors,
         [recipe.target], frozenset().union(*known), f'{title}, seed {recipe.seed}')

@@ -291,8 +291,8 @@ def _carry_out(recipe, materials, made_from, folder, test, report, shop):
             recipe.seed, shop.say)
         students = distil_rounds(recipe, materials, teachers, lesson, folder, shop.say)
     outcome = predict(recipe, teachers, students, languages, test['tokens'])
-    out = on_first_process(lambda: record(recipe, made_from, folder, test, report, outcome, started, materials.notes,
-        materials.schema.tags, teachers=teachers.names, reused=shop.reused,
+    out = on_first_process(lambda: record(recipe, made_from, folder, test, report, outcome, started,
+        materials.notes, materials.schema.tags, teachers=teachers.names, reused=shop.reused,
         teacher_weights=outcome.teacher_weights,
         settings=asdict(settings(recipe)), processes=processes()[1]))
     shop.say(f'{Path(folder).name}: F1 {out["f1"]:.3f} (strict {out["strict_f1"]:.3f})')
@@ -344,7 +344,7 @@ def _mention_old_runs(folder, say):
         say(f'{old} runs here were made by an older kit, which did not record what they were made from; '
             'none is used again')
 
-# %% ../nbs/60_runs.ipynb #1d25f1d7
+# %% ../nbs/60_runs.ipynb #c8761e13
 @dataclass
 class Reopened:
     "A finished run with its texts and teachers"
@@ -354,7 +354,7 @@ class Reopened:
     teachers:Teachers # Its teachers
     test:Dataset # Its labelled test set
 
-# %% ../nbs/60_runs.ipynb #17e554de
+# %% ../nbs/60_runs.ipynb #a5d57c4c
 def reopen(
     folder, # Folder of a run
     data_dir:str='' # Folder of the benchmark files, where the benchmark needs one

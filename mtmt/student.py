@@ -155,7 +155,7 @@ def distil(
         student.encoder.register_buffer('prototypes', memory)
     objective = student_objective(how, schema, settings.seed, live, student.encoder,
         settings.steps(len(data)), annotations.calibration)
-    score = (lambda: _mean_scores(student, dev)) if dev else None
+    score = (lambda: dev_scores(student, dev)) if dev else None
     log = train(student.encoder, data, objective, settings, f'{folder}.checkpoints', score, 'student')
     save_folder(folder, student, task='student', log=log)
     return student
@@ -178,10 +178,7 @@ def _rows(annotations, how, trust, gold):
         rows |= dict(vectors=vectors.view(len(vectors), -1, vectors.shape[-1]), weights=annotations.weights)
     return {k: v for k, v in rows.items() if v is not None}
 
-def _mean_scores(student, devs):
-    "Mean over the sources' dev sets of each score"
-    each = [dev_scores(student, dev) for dev in devs.values()]
-    return {k: sum(s[k] for s in each)/len(each) for k in each[0]}
+
 
 # %% ../nbs/40_student.ipynb #23dd478b
 def _student_data(tokens, tokenizer, settings, how, schema, rows):

@@ -301,7 +301,8 @@ class Workshop:
                     self.say(f'{name}: used again')
                     return name, model
             make(folder)
-            on_first_process(lambda: write_atomically(folder/'made_from.json', json.dumps(made_from, indent=1)+'\n'))
+            about = json.dumps(made_from, indent=1)+'\n'
+            on_first_process(lambda: write_atomically(folder/'made_from.json', about))
         return name, load(folder)
 
     def _discard(self, folder, error):
