@@ -19,13 +19,12 @@ from pathlib import Path
 import torch
 from datasets import Dataset, concatenate_datasets
 from filelock import FileLock, Timeout
-from transformers import AutoConfig
 
 import mtmt
 from .benchmarks import compared, labelled_languages, load_labelled, load_unlabelled, source_schema
 from .corpus import project_root
 from .data import MtmtError, ReadReport, Schema, content_hash, write_atomically
-from .encoders import WordEncoder, encoder_fingerprint, encoder_path, load_encoder, load_tokenizer
+from .encoders import WordEncoder, encoder_fingerprint, load_config, load_encoder, load_tokenizer
 from .external import as_annotations, read_system
 from .pool import LanguageWeights, Pooling, columns_of, rank_sources, sentence_vectors
 from .prototypes import Prototypes, aligned
@@ -231,7 +230,7 @@ def settings(
     recipe:Recipe # The recipe
 )->TrainSettings:
     "Settle a recipe's learning rate and precision"
-    width = AutoConfig.from_pretrained(encoder_path(recipe.encoder), trust_remote_code=False).hidden_size
+    width = load_config(recipe.encoder).hidden_size
     gpu = torch.cuda.is_available() and recipe.device != 'cpu'
     precision = ('bf16' if has_bf16(gpu) else 'fp32') if recipe.precision == 'auto' else recipe.precision
     rate = recipe.learning_rate or (1e-4 if width < 512 else 5e-5)

@@ -40,10 +40,17 @@ def test_parameters_have_types_and_help():
         'method', 'encoder', 'seed', 'data_dir', 'out_dir'} <= set(found)
 
 def test_parameter_files_make_recipes():
-    import yaml
-    from mtmt.recipes import make_recipe
-    files = sorted((NB.parent/'params').glob('*.yaml')); assert len(files) >= 9
-    for f in files: r = make_recipe(**yaml.safe_load(f.read_text())); assert f.stem == f'{r.benchmark}-{r.target}'
+    from mtmt.recipes import given_recipe
+    files = sorted((NB.parent/'params').glob('*.yaml'))
+    assert len(files) == 3
+    for file in files:
+        recipe = given_recipe([file])
+        assert file.stem == f'{recipe.benchmark}-{recipe.target}'
+
+def test_sweep_files_make_recipes():
+    from mtmt.batch import sweep_jobs
+    sizes = {f.stem: len(sweep_jobs(f)) for f in (NB.parent/'sweeps').glob('*.yaml')}
+    assert sizes == dict(corpus=135, conll=45, wikiann=90, masakhaner2=300)
 
 def test_a_batch_takes_up_where_it_stopped(tmp_path):
     args = [str(Path(sys.executable).parent/'mtmt'), 'batch', '--targets', 'sw', '--methods', 'direct,tsl', '--out', str(tmp_path/'b'),
@@ -101,7 +108,7 @@ def test_ctrl_c_leaves_nothing_running(tmp_path):
     os.killpg(batch.pid, signal.SIGINT)
     try: _, error = batch.communicate(timeout=60)
     except subprocess.TimeoutExpired: [p.kill() for p in [*below, psutil.Process(batch.pid)] if p.is_running()]; raise
-    assert batch.returncode == 130 and 'the same command goes on from here' in error and not psutil.wait_procs(below, timeout=20)[1]
+    assert batch.returncode == 130 and 'the same command continues from here' in error and not psutil.wait_procs(below, timeout=20)[1]
 
 @pytest.mark.slow
 @pytest.mark.parametrize('benchmark, target', [('wikiann', 'nl'), ('aqmar', 'ar'), ('hiner', 'hi'), ('uner', 'zh'), ('masakhaner2', 'sw')])
