@@ -69,15 +69,15 @@ def test_a_run_that_fails_does_not_stop_the_batch(small_files, tmp_path, tiny_en
         str(tmp_path/'b'), '-p', 'benchmark', 'files', '-p', 'data_dir', str(small_files), '-p', 'encoder', tiny_encoder],
         capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
     assert done.returncode == 2 and 'Traceback' not in done.stderr
-    assert 'files-fr-direct-s0: DataError: ' in done.stderr and 'no file fr.train.conll' in done.stderr
-    assert [r['target'] for r in json.loads((tmp_path/'b'/'summary.json').read_text())] == ['sw'] and (
-        tmp_path/'b'/'notebooks'/'files-fr-direct-s0.ipynb').exists()
-    failed = tmp_path/'b'/'notebooks'/'files-fr-direct-s0.failed.json'
+    [failed] = (tmp_path/'b'/'notebooks').glob('files-fr-direct-s0-*.failed.json')
     about = json.loads(failed.read_text())
+    assert f'{about["run"]}: DataError: ' in done.stderr and 'no file fr.train.conll' in done.stderr
+    assert [r['target'] for r in json.loads((tmp_path/'b'/'summary.json').read_text())] == ['sw']
+    assert (failed.parent/f'{about["run"]}.ipynb').exists()
     assert (about['status'], about['error'], about['recipe']['target']) == ('failed', 'DataError',
         'fr') and 'no file fr.train.conll' in about['message'] and about['seconds'] > 0
     said = subprocess.run([*done.args[:1], 'table', str(tmp_path/'b')], capture_output=True, text=True).stdout
-    assert 'failed: files-fr-direct-s0 (DataError: ' in said
+    assert f'failed: {about["run"]} (DataError: ' in said
     for f in list(small_files.glob('sw.*')): (small_files/f.name.replace('sw', 'fr')).write_text(f.read_text())
     again = subprocess.run(done.args, capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
     assert again.returncode == 0 and again.stdout.count('done before') == 1 and not failed.exists() and 'failed' not in again.stdout
