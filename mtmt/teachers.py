@@ -17,8 +17,6 @@ import torch
 from datasets import Dataset
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedTokenizerBase, set_seed
@@ -237,6 +235,8 @@ def pair_f1(
     count:int=20000 # Pairs to draw
 )->dict[str, float]: # f1 of "same class" at similarity 0.5, accuracy; entity_auc among entity words
     "Score how well cosines tell pairs of one class from other pairs"
+    # here: its import draws from Python's random numbers, which an import of this kit must not do
+    from sklearn.metrics import roc_auc_score
     pairs = draw_pairs(classes, count, torch.Generator().manual_seed(0))
     if not len(pairs): return dict(f1=0., accuracy=0.)
     cos, same = pair_cosine(vectors, pairs), classes[pairs[:, 0]] == classes[pairs[:, 1]]
@@ -299,6 +299,8 @@ def calibration(
     pairs:int=20000 # Pairs to draw
 )->Tensor: # (2,): slope and shift of the similarity's logit; 1 and 0 where the text lacks a kind of pairs
     "Fit what makes an evaluator's similarities probabilities of `same class` (Platt scaling)"
+    # here for the same reason as in `pair_f1`
+    from sklearn.linear_model import LogisticRegression
     classes = word_classes(flat(dev['ner_tags']), schema_of(dev), same_class)
     drawn = draw_pairs(classes, pairs, torch.Generator().manual_seed(0))
     same = classes[drawn[:, 0]] == classes[drawn[:, 1]]
