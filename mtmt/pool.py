@@ -351,6 +351,7 @@ def combined(
     "Combine the predictions of several recognizers"
     w = word_weights(p, how, languages)
     posterior = how.teacher_weights == 'reliability' and how.reliability_use == 'posterior'
+    if len(p) == 1: posterior = False                     # nothing to learn from one teacher: it is believed
     return (dawid_skene(p).belief if posterior else mix(p, w)), w
 
 # %% ../nbs/30_pool.ipynb #f7c73eac
