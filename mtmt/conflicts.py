@@ -70,7 +70,7 @@ def readings(
     said = {name: tag_numbers(each, tags) for name, each in systems.items()}
     return Readings([list(t) for t in tokens], tags, said, **more)
 
-# %% ../nbs/68_conflicts.ipynb #093989e7
+# %% ../nbs/68_conflicts.ipynb #7a3216ff
 def entity_forms(
     tokens:Sequence[Sequence[str]], # Words of each sentence
     tags:Sequence[Sequence[str]] # Tags of each sentence
@@ -106,7 +106,7 @@ def _together(each, what):
     shared = set.intersection(*map(set, arrays))
     return {name: np.concatenate([x[name] for x in arrays]) for name in arrays[0] if name in shared}
 
-# %% ../nbs/68_conflicts.ipynb #6d8e0d36
+# %% ../nbs/68_conflicts.ipynb #9b676cb4
 def joined(
     each:Sequence[Readings], # With the same tags
     name:str='' # What they are together
@@ -131,7 +131,8 @@ def entity_columns(
     if system in read.found: return read.found[system]
     found = text_spans(read.said[system], read.tags, np.diff(read.starts))
     seen = np.zeros((len(found), 1), int)
-    if read.known: seen[:, 0] = [' '.join(read.words[b:e]).casefold() in read.known for b, e, _ in found]
+    borders = zip(*found[:, :2].T.tolist())
+    if read.known: seen[:, 0] = [' '.join(read.words[b:e]).casefold() in read.known for b, e in borders]
     return read.found.setdefault(system, np.append(found, seen, 1))
 
 # %% ../nbs/68_conflicts.ipynb #c481c752
@@ -175,7 +176,7 @@ def conflicts(
         seen=(mine[:, 3] | theirs[:, 3]) > 0, divergence=_divergence(read, (first, second), begin, end),
         gap=_confidence(read, second, begin, end)-_confidence(read, first, begin, end)))
 
-# %% ../nbs/68_conflicts.ipynb #e2b9e80c
+# %% ../nbs/68_conflicts.ipynb #d860fb3a
 def _pair_trusts(said, agreement, labels, how, generator):
     "beta and gamma of each word of a batch, the mean over its pairs; None where no pair was drawn"
     pairs = draw_pairs(labels, how.pairs, generator, how.pair_balance != 'none', how.oo_share)
@@ -211,7 +212,7 @@ def trusts(
         if found is not None: out['beta'][rows], out['gamma'][rows] = (x.numpy() for x in found)
     return out
 
-# %% ../nbs/68_conflicts.ipynb #f8b3f278
+# %% ../nbs/68_conflicts.ipynb #95777e8c
 def _nearest_forms(cosines, forms, size, own, count):
     "Rows and cosines of one word's nearest forms, without its own form"
     best = torch.full((size,), -2.).scatter_reduce(0, forms, cosines, 'amax')
@@ -271,7 +272,7 @@ def _teachers_read(recipe, materials, teachers, folder):
     alone = {f'recognizer-{g}': a.probabilities for g, a in zip(groups, each)} if len(groups) > 1 else {}
     return alone | dict(recognizer=beliefs.probabilities), beliefs
 
-# %% ../nbs/68_conflicts.ipynb #7e566e17
+# %% ../nbs/68_conflicts.ipynb #95500b90
 def readings_of(
     folder, # Folder of a run, as given or relative to the project
     split:str='test', # test, or train: the raw text that the student learned from

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'spans', 'schema_of_tags', 'tag_numbers', 'types_of', 'text_spans', 'Places', 'match']
 
-# %% ../nbs/13_entities.ipynb #e9ade17e
+# %% ../nbs/13_entities.ipynb #4a7cc890
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from .data import MtmtError, Schema, did_you_mean
 
-# %% ../nbs/13_entities.ipynb #047ceaac
+# %% ../nbs/13_entities.ipynb #1feafffc
 def spans(
     tags:Sequence[str] # Tags of a sentence
 )->set[tuple[int, int, str]]: # First word, the word after the last, type
     "Read the entities of a sentence"
     return {(begin, last+1, kind) for kind, begin, last in get_entities(list(tags))}
 
-# %% ../nbs/13_entities.ipynb #09a30645
+# %% ../nbs/13_entities.ipynb #b9557dc7
 def schema_of_tags(
     *readings:Sequence[Sequence[str]] # Tags of each sentence, by one reading or several
 )->Schema: # Its types are in alphabetical order
@@ -29,7 +29,7 @@ def schema_of_tags(
     found = {tag for tags in readings for sentence in tags for tag in sentence}-{'O'}
     return Schema(tuple(sorted({tag[2:] for tag in found})))
 
-# %% ../nbs/13_entities.ipynb #7f6a3e30
+# %% ../nbs/13_entities.ipynb #dfa917c0
 def tag_numbers(
     tags:Sequence[Sequence[str]], # Tags of each sentence
     names:Sequence[str] # Tags by number, C names
@@ -42,14 +42,14 @@ def tag_numbers(
         raise MtmtError(f'sentence {where}: tag {e.args[0]!r} is not among {", ".join(names)}.'
             +did_you_mean(e.args[0], names)) from None
 
-# %% ../nbs/13_entities.ipynb #c093b72d
+# %% ../nbs/13_entities.ipynb #dabb4737
 def types_of(
     names:Sequence[str] # Tags by number
 )->list[str]: # In the order of the tags
     "List the entity types of a tag set"
     return list(dict.fromkeys(name[2:] for name in names if name != 'O'))
 
-# %% ../nbs/13_entities.ipynb #cb194699
+# %% ../nbs/13_entities.ipynb #6d7377f9
 def text_spans(
     numbers:np.ndarray, # Tag number of each word, (N,)
     names:Sequence[str], # Tags by number, C names
@@ -67,10 +67,10 @@ def text_spans(
     ends = (kind > 0) & (edge[1:] | np.append(begins[1:] | (kind[1:] == 0), True))
     return np.stack([np.flatnonzero(begins), np.flatnonzero(ends)+1, kind[begins]], 1)
 
-# %% ../nbs/13_entities.ipynb #25ae5c90
+# %% ../nbs/13_entities.ipynb #551f3514
 KINDS = ('same', 'boundary', 'type', 'missed', 'spurious')
 
-# %% ../nbs/13_entities.ipynb #253d7b38
+# %% ../nbs/13_entities.ipynb #e28fb49e
 @dataclass
 class Places:
     "Where one of two readings has an entity: M places in the order of the text"
@@ -80,7 +80,7 @@ class Places:
     second:np.ndarray # Row of the second reading's entity, or -1, (M,)
     kind:np.ndarray # Number of the kind in `KINDS`, (M,)
 
-# %% ../nbs/13_entities.ipynb #1bc1fad7
+# %% ../nbs/13_entities.ipynb #63959de5
 def _overlapping(mine, theirs):
     "Rows of every two entities that share a word"
     low = np.searchsorted(theirs[:, 1], mine[:, 0], 'right')
@@ -89,9 +89,9 @@ def _overlapping(mine, theirs):
     before = np.cumsum(count)-count
     return np.repeat(np.arange(len(mine)), count), np.arange(count.sum())+np.repeat(low-before, count)
 
-# %% ../nbs/13_entities.ipynb #dfa2ea32
+# %% ../nbs/13_entities.ipynb #ba815679
 def _partners(mine, theirs):
-    "Row of each entity's partner in the other reading, or -1"
+    "Row of each entity's partner in the other reading, or -1; which of the others have none"
     first, second = _overlapping(mine, theirs)
     begin = np.maximum(mine[first, 0], theirs[second, 0])
     shared = np.minimum(mine[first, 1], theirs[second, 1])-begin
@@ -106,16 +106,16 @@ def _partners(mine, theirs):
         partner[first[taken]] = second[taken]
         free[second[taken]] = False
         left = left[(partner[first[left]] < 0) & free[second[left]]]
-    return partner
+    return partner, free
 
-# %% ../nbs/13_entities.ipynb #84a08ed5
+# %% ../nbs/13_entities.ipynb #42336733
 def match(
     first:np.ndarray, # Entities of the first reading, (E, 3), from `text_spans`
     second:np.ndarray # Entities of the second reading, (F, 3)
 )->Places:
     "Pair the entities of two readings of one text"
-    partner = _partners(first, second)
-    alone = np.setdiff1d(np.arange(len(second)), partner)
+    partner, free = _partners(first, second)
+    alone = np.flatnonzero(free)
     mine = np.append(np.arange(len(first)), np.full(len(alone), -1))
     theirs = np.append(partner, alone)
     # row -1 stands for no entity
