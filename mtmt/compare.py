@@ -22,11 +22,11 @@ from .eval import decode, scores, spans
 from .records import FORMAT, damaged_files, read_ids, read_predictions, read_probabilities
 from .records import read_record, read_runs
 
-# %% ../nbs/63_compare.ipynb #04a1c1e0
+# %% ../nbs/63_compare.ipynb #6e1b4e00
 class CompareError(MtmtError):
     "Figures that are not comparable"
 
-# %% ../nbs/63_compare.ipynb #84120b3b
+# %% ../nbs/63_compare.ipynb #fa0777da
 def signature_parts(
     text:str # A signature
 )->dict[str, str]: # Values by key
@@ -36,7 +36,7 @@ def signature_parts(
         raise CompareError(f'{text!r} is not a signature; one begins with mtmt|scheme:')
     return dict(part.split(':', 1) for part in parts)
 
-# %% ../nbs/63_compare.ipynb #6c2df06b
+# %% ../nbs/63_compare.ipynb #26136ce8
 def signature_differences(
     signature:str, # Signature of a figure
     other:str, # Signature of another figure
@@ -68,7 +68,7 @@ def entity_counts(
     pairs = [(set(spans(g)), set(spans(p))) for g, p in zip(gold, predicted, strict=True)]
     return np.array([(len(g & p), len(p), len(g)) for g, p in pairs], int).reshape(-1, 3)
 
-# %% ../nbs/63_compare.ipynb #b54b55ee
+# %% ../nbs/63_compare.ipynb #371c5ffc
 def f1_of(
     right:np.ndarray, # Entities that are right; the last axis is that of the sentences
     predicted:np.ndarray, # Entities predicted, the same shape
@@ -78,7 +78,7 @@ def f1_of(
     "Compute F1 in percent from counts"
     return 200*right.sum(axis)/np.maximum(predicted.sum(axis)+there.sum(axis), 1)
 
-# %% ../nbs/63_compare.ipynb #203270b9
+# %% ../nbs/63_compare.ipynb #4b4ab497
 def stored_counts(
     folder # Folder of a run
 )->np.ndarray: # (n, 3): right, predicted, there
@@ -86,7 +86,7 @@ def stored_counts(
     _, systems = read_predictions(folder)
     return entity_counts(systems['gold'], list(systems.values())[-1])
 
-# %% ../nbs/63_compare.ipynb #fb6ef3f1
+# %% ../nbs/63_compare.ipynb #1fa16ac5
 def figures(
     gold:Sequence[Sequence[str]], # True tags of each sentence
     systems:Mapping[str, Sequence[Sequence[str]]], # Tags of each sentence by system; the last is the headline
@@ -99,7 +99,7 @@ def figures(
         types=main['types'], teacher_f1=each.get('recognizer', main)['f1'],
         systems={name: dict(f1=s['f1'], strict_f1=s['strict']['f1']) for name, s in each.items()})
 
-# %% ../nbs/63_compare.ipynb #dc9adc69
+# %% ../nbs/63_compare.ipynb #f4c03785
 def _by_seed(counts):
     "Counts with an axis for seeds: (S, n, 3)"
     return counts.reshape(-1, *counts.shape[-2:])
@@ -121,7 +121,7 @@ def _drawn_by_group(groups, draws, seed):
     drawn = np.split(drawn, np.cumsum([len(g) for g in groups])[:-1], 1)
     return [(f1_of(*np.moveaxis(g, -1, 0)), d) for g, d in zip(groups, drawn)]
 
-# %% ../nbs/63_compare.ipynb #00e60335
+# %% ../nbs/63_compare.ipynb #98c2a62b
 def _drawn_mean(f1, drawn, level, seed, stream=0):
     "Mean over drawn seeds on drawn sentences, (draws,): f1 (S,), drawn (draws, S)"
     seeds, mean = len(f1), drawn.mean(1)
@@ -163,7 +163,7 @@ def interval(
     else: low, high = _percentiles(_drawn_difference(*drawn, together, level, seed), level, -100)
     return float(low), float(high)
 
-# %% ../nbs/63_compare.ipynb #2917fe2e
+# %% ../nbs/63_compare.ipynb #2d413403
 def intervals(
     groups:Sequence[np.ndarray], # Counts of groups of entities of the same sentences, each as for `interval`
     level:float=.95, # Share of the draws inside
@@ -198,7 +198,7 @@ def randomisation_test(
         n_resamples=draws, batch=max(2_000_000//sentences, 1), rng=seed)
     return float(test.pvalue)
 
-# %% ../nbs/63_compare.ipynb #26f7eaf0
+# %% ../nbs/63_compare.ipynb #8c702b10
 def holm(
     values:Sequence[float] # p of each comparison of a family
 )->list[float]: # Corrected, in the same order
@@ -208,7 +208,7 @@ def holm(
     out[order] = np.maximum.accumulate([min((len(values)-i)*values[k], 1) for i, k in enumerate(order)])
     return out.tolist()
 
-# %% ../nbs/63_compare.ipynb #208ea841
+# %% ../nbs/63_compare.ipynb #eaa27844
 ORDER_SEEDS = 5 # Fewest seeds of each method for almost stochastic order
 
 # %% ../nbs/63_compare.ipynb #adfa3828
@@ -231,7 +231,7 @@ def _order_bound(first, second, confidence, comparisons, draws, seed):
     level = 1-(1-confidence)/comparisons
     return float(np.clip(found-sigma/scale*stats.norm.ppf(1-level), 0, 1))
 
-# %% ../nbs/63_compare.ipynb #ca7a2a92
+# %% ../nbs/63_compare.ipynb #9598b6e8
 def almost_stochastic_order(
     first:Sequence[float], # Scores of one method, one for each seed
     second:Sequence[float], # Scores of another
@@ -239,12 +239,12 @@ def almost_stochastic_order(
     comparisons:int=1, # Size of the family, for Bonferroni's correction
     draws:int=1000, # Bootstrap draws
     seed:int=0 # Seed of the draws
-)->float|None: # From 0 to 1; under 0.5: the first is almost stochastically larger. None with too few seeds
+)->float|None: # From 0 to 1; read under 0.2 as `the first is better`. None with too few seeds
     "Bound by how much the order `first is better than second` is violated"
     if min(len(first), len(second)) < ORDER_SEEDS: return None
     return _order_bound(first, second, confidence, comparisons, draws, seed)
 
-# %% ../nbs/63_compare.ipynb #68ae3b32
+# %% ../nbs/63_compare.ipynb #b9a67039
 def collapsed(
     f1:Sequence[float], # F1 of each seed, in percent
     gap:float=10. # Points under the median
@@ -252,7 +252,7 @@ def collapsed(
     "Find the seeds whose F1 is far under that of the others"
     return [i for i, x in enumerate(f1) if len(f1) > 2 and np.median(f1)-x > gap]
 
-# %% ../nbs/63_compare.ipynb #9fbd9e37
+# %% ../nbs/63_compare.ipynb #5a169c10
 def _seed_places(first, second):
     "Places of the seeds that two methods share; where they share none, the first ones of each"
     shared = sorted(set(first) & set(second))
@@ -274,7 +274,7 @@ def _read_method(folders):
 
 def _percent(records): return [100*r['f1'] for r in records]
 
-# %% ../nbs/63_compare.ipynb #377e9cfa
+# %% ../nbs/63_compare.ipynb #f1fe6656
 def compare(
     system:Sequence, # Folders of one method's runs, one for each seed
     baseline:Sequence, # Folders of another's, on the same test
@@ -296,7 +296,7 @@ def compare(
         aso=almost_stochastic_order(f1, baseline_f1, comparisons=comparisons),
         collapsed=[collapsed(f1), collapsed(baseline_f1)])
 
-# %% ../nbs/63_compare.ipynb #c46a2bf7
+# %% ../nbs/63_compare.ipynb #98a249f5
 def cell_of(
     row:Mapping # A record, or a row with `target`, and `system` or `method`
 )->tuple[str, str]: # The test: target, and benchmark where that is not the embedded corpus; and the system
@@ -305,7 +305,7 @@ def cell_of(
     test = row['target'] if benchmark == 'corpus' else f'{benchmark} {row["target"]}'
     return test, row['system'] if isinstance(row.get('system'), str) else row['method']
 
-# %% ../nbs/63_compare.ipynb #b05074e5
+# %% ../nbs/63_compare.ipynb #59234cda
 def shared_tests(
     rows:Sequence[Mapping] # Records, or rows of a table
 )->tuple[list[str], list[str]]: # The tests that every system has; a line for each other test
@@ -317,7 +317,7 @@ def shared_tests(
         for test, found in here.items() if len(found) < len(systems)]
     return [test for test, found in here.items() if len(found) == len(systems)], lines
 
-# %% ../nbs/63_compare.ipynb #b43ef63e
+# %% ../nbs/63_compare.ipynb #cc47e20e
 @dataclass
 class OverTargets:
     "Means of several systems over the tests that all of them have"
@@ -325,7 +325,7 @@ class OverTargets:
     rows:list[dict] # system, f1, low, high, seeds (F1 by seed), difference, difference_low, difference_high
     notes:list[str]=field(default_factory=list) # What was left out, and what the intervals cover
 
-# %% ../nbs/63_compare.ipynb #d7b78158
+# %% ../nbs/63_compare.ipynb #72c9df4e
 def _renamed(folder, systems, targets, seeds):
     "The wanted runs of a folder, under the names to show"
     rows = read_runs(folder).rows
@@ -356,7 +356,7 @@ def _by_cell(rows, tests, may_differ):
         seeds[r['seed']] = r
     return out
 
-# %% ../nbs/63_compare.ipynb #9f85664d
+# %% ../nbs/63_compare.ipynb #2a3d6443
 def _shared_seeds(cells, notes):
     "Seeds that each system has on every test; notes say which others there are"
     out = {}
@@ -384,7 +384,7 @@ def _aligned(counts, ids, places):
     np.add.at(out, (slice(None), [places[i] for i in ids]), counts)
     return out
 
-# %% ../nbs/63_compare.ipynb #9d0859d2
+# %% ../nbs/63_compare.ipynb #b9bfc2da
 def _counts_of_tests(folder, cells, used, tests):
     "Counts (K, n, 3) of each test, K runs; those of several parallel tests in the places of their ids"
     folders = [[folder/runs[test][n]['run'] for s, runs in cells.items() for n in used[s]] for test in tests]
@@ -415,7 +415,7 @@ def _average_difference(one, other, paired, level, seed):
     low, high = map(float, _percentiles(_drawn_difference(one, other, paired, level, seed), level, -100))
     return dict(difference=float(one[0].mean()-other[0].mean()), difference_low=low, difference_high=high)
 
-# %% ../nbs/63_compare.ipynb #5aa9c6e9
+# %% ../nbs/63_compare.ipynb #1e74de46
 def over_targets(
     folder, # Folder of runs
     systems:Sequence[str]|Mapping[str, Sequence[str]], # Names; or by shown name the systems it stands for
@@ -448,7 +448,7 @@ def over_targets(
             out[-1] |= _average_difference(found, drawn[baseline], paired, level, seed)
     return OverTargets(tests, out, notes)
 
-# %% ../nbs/63_compare.ipynb #0687b21f
+# %% ../nbs/63_compare.ipynb #ad89f288
 def _numbers(value, name=''):
     "Numbers of a record by dotted name"
     if isinstance(value, bool): return {}
@@ -472,7 +472,7 @@ def _wrong_figures(record, gold, systems):
     return off+[f'{k} is {v}, not a number'
         for k, v in _numbers(record).items() if k not in told and not np.isfinite(float(v))]
 
-# %% ../nbs/63_compare.ipynb #7557283e
+# %% ../nbs/63_compare.ipynb #aad89f20
 def _wrong_probabilities(folder, record, words, systems):
     "Systems whose probabilities do not give their predictions"
     if not (Path(folder)/'probabilities.safetensors').is_file(): return []

@@ -22,13 +22,13 @@ from tqdm import tqdm
 from .compare import ORDER_SEEDS, cell_of, collapsed, compare, holm, interval, over_targets, recompute
 from .compare import shared_tests, signature_differences, signature_parts, stored_counts
 from .conflicts import Readings, joined, readings
-from .data import MtmtError, write_atomically
+from .data import MtmtError, did_you_mean, write_atomically
 from .records import folder_name, read_predictions, read_probabilities, read_record, read_runs
 from .recipes import METHODS
 from .slices import describe
 from .widgets import write_page
 
-# %% ../nbs/75_report.ipynb #6b1ca351
+# %% ../nbs/75_report.ipynb #82be12eb
 def failed_runs(
     folder # Folder of a batch
 )->str: # Empty where none failed
@@ -38,7 +38,7 @@ def failed_runs(
     line = lambda x: f'failed: {x["run"]} ({x["error"]}: {x["message"]}), see {x["notebook"]}'
     return '\n'.join(map(line, failed))
 
-# %% ../nbs/75_report.ipynb #5abac6d6
+# %% ../nbs/75_report.ipynb #05000c09
 def _unfinished(folder):
     "Folders with predictions but no run.json"
     with_predictions = sorted(f.parent for f in Path(folder).glob('*/predictions.conll'))
@@ -51,7 +51,7 @@ def runs_not_shown(
     unfinished = [f'{name}: left out, no run.json' for name in _unfinished(folder)]
     return '\n'.join([*read_runs(folder).left_out, *unfinished, failed_runs(folder)]).strip()
 
-# %% ../nbs/75_report.ipynb #70b2a92c
+# %% ../nbs/75_report.ipynb #f5951630
 def with_status(
     rows:Sequence[Mapping] # Records, or rows of a summary
 )->list[dict]: # The same, each with status `done` or `collapsed`
@@ -61,7 +61,7 @@ def with_status(
     fell = {mine[i] for mine in alike.values() for i in collapsed([100*rows[place]['f1'] for place in mine])}
     return [dict(r) | dict(status='collapsed' if i in fell else 'done') for i, r in enumerate(rows)]
 
-# %% ../nbs/75_report.ipynb #c889963d
+# %% ../nbs/75_report.ipynb #c8b8baa6
 def finished(
     folder # Folder of a batch
 )->list[dict]: # Records, each with `system`, the name to show, and `status`
@@ -72,7 +72,7 @@ def finished(
             f'{runs_not_shown(folder)}'.strip())
     return with_status(rows)
 
-# %% ../nbs/75_report.ipynb #6aaf0685
+# %% ../nbs/75_report.ipynb #84f13bb2
 def _plain(text):
     "Text for a paragraph of Markdown, on one line and without HTML"
     return html.escape(' '.join(str(text).split()), quote=False)
@@ -137,11 +137,13 @@ def _reasons(found):
     "Notes on what the columns of comparisons say"
     notes = ['p is about other sentences and these trained models. The interval covers other seeds too, '
         'where there are several.']
+    if any(x['aso'] is not None for x in found.values()):
+        notes.append('ASO, almost stochastic order, under 0.2 says: better than the baseline.')
     if all(x['aso'] is not None for x in found.values()): return notes
     return [*notes, 'ASO, almost stochastic order, is - with fewer than '
         f'{ORDER_SEEDS} seeds of either system: they say too little.']
 
-# %% ../nbs/75_report.ipynb #67eb7988
+# %% ../nbs/75_report.ipynb #ca8afbfa
 def compared_methods(
     folder, # Folder of a batch
     systems:str|Sequence[str], # One system or several
@@ -152,20 +154,21 @@ def compared_methods(
     rows = finished(folder)
     systems = [systems] if isinstance(systems, str) else systems
     here = list(dict.fromkeys(map(cell_of, rows)))
+    if unknown := [s for s in (*systems, baseline) if s not in _systems(rows)]:
+        raise MtmtError(f'{folder}: no runs of {unknown[0]}; systems here: {", ".join(_systems(rows))}.'
+            +did_you_mean(unknown[0], _systems(rows)))
     pairs = [(test, s) for test, s in here if s in systems and s != baseline and (test, baseline) in here]
-    if not pairs:
-        raise MtmtError(f'{folder}: no target has runs of both {", ".join(systems)} and {baseline}; '
-            f'systems here: {", ".join(_systems(rows))}')
+    if not pairs: raise MtmtError(f'{folder}: no target has runs of both {", ".join(systems)} and {baseline}')
     return _compared(folder, rows, pairs, baseline, may_differ)
 
-# %% ../nbs/75_report.ipynb #9a54202e
+# %% ../nbs/75_report.ipynb #6a05a58b
 def _figures(found):
     "Cells of a comparison"
     return [f'{found["f1"]:.1f}', f'{found["baseline_f1"]:.1f}', f'{found["difference"]:+.1f}',
         f'{found["low"]:+.1f} to {found["high"]:+.1f}', found['seeds'], f'{found["p_holm"]:.3f}',
         '-' if found['aso'] is None else f'{found["aso"]:.2f}']
 
-# %% ../nbs/75_report.ipynb #d0fa81aa
+# %% ../nbs/75_report.ipynb #a85aafd6
 def comparison(
     folder, # Folder of a batch
     systems:str|Sequence[str], # One system or several
@@ -182,7 +185,7 @@ def comparison(
         lines.append([test, system, *_figures(found_here), ', '.join(fell) or '-'])
     return '\n\n'.join([_markdown(lines), _family(found, baseline), *_reasons(found)])
 
-# %% ../nbs/75_report.ipynb #6490c047
+# %% ../nbs/75_report.ipynb #b4f9cc88
 def _wrong_summary(folder):
     "Lines for what a folder's summary.json says and its runs do not"
     path = Path(folder)/'summary.json'
@@ -242,7 +245,7 @@ _OTHERS = {   # method: es, nl, de; what chose the model; where it is printed
 PUBLISHED_F1 = {('conll', lang): {m: (f1[i], select, where) for m, (f1, select, where) in _OTHERS.items()}
     for i, lang in enumerate(('es', 'nl', 'de'))}
 
-# %% ../nbs/75_report.ipynb #6b68e418
+# %% ../nbs/75_report.ipynb #fabb70e6
 def _comparable(rows, baseline):
     "Pairs of test and system to compare with the baseline; and by pair why others must not be"
     pairs, refused = [], {}
@@ -268,7 +271,7 @@ def _row(folder, test, system, mine, found):
         aso=found.get('aso'), strict_f1=mean(100*r['strict_f1'] for r in mine),
         select=signature_parts(mine[0]['signature'])['select'], source='this folder')
 
-# %% ../nbs/75_report.ipynb #493da1e5
+# %% ../nbs/75_report.ipynb #e59b7782
 def _means(folder, rows, baseline, refused):
     "Rows of means over the targets that all systems have, and notes"
     if len({cell_of(r)[0] for r in rows}) < 2: return [], []
@@ -303,7 +306,7 @@ def _board(folder, baseline):
         board += _published(here[0])
     means, notes = _means(folder, rows, baseline, refused)
     if found: family = [_family(found, baseline), *_reasons(found)]
-    else: family = [f'Nothing here is compared with {baseline}.']
+    else: family = [f'Nothing here is compared with {baseline}. Systems here: {", ".join(_systems(rows))}.']
     off = [f'{system} on {test} is not compared with {baseline}: {why}'
         for (test, system), why in refused.items()]
     return board+means, [*family, *off, *notes]
@@ -337,7 +340,7 @@ def methods_together(
     title = f'{cell_of(rows[0])[0]}: {", ".join(list(systems)[1:])}'
     return readings(words, systems, languages=[rows[0]['target']], name=title, **more)
 
-# %% ../nbs/75_report.ipynb #d567f584
+# %% ../nbs/75_report.ipynb #3b43df07
 _FORM = dict.fromkeys(('difference', 'difference_low', 'difference_high'), '+.1f') | dict(p='.3f', aso='.2f')
 
 def _text(column, value):
@@ -364,7 +367,7 @@ def _write_pages(folder, rows):
     write_page(together, folder/'pages'/'all.html')
     return [*pages.values(), 'pages/all.html']
 
-# %% ../nbs/75_report.ipynb #b66baee5
+# %% ../nbs/75_report.ipynb #04ae713a
 def _kind(row):
     "What a row of the leaderboard is: a mean, a published number, or of a run"
     if row['test'] == 'mean': return 'mean'
