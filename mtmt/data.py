@@ -12,6 +12,7 @@ import difflib, hashlib, json, os, re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,8 @@ def _without_prefix(words, line, repair):
     return words, [Problem(line, 1, 'prefix', text)], []
 
 # %% ../nbs/00_data.ipynb #89d901e9
+# a file with another column in the place of the tags has the same few mistakes thousands of times
+@lru_cache(maxsize=1000)
 def _unknown_tag(tag, known):
     "What is wrong with a tag that is not accepted, and the tag in capitals where that is accepted"
     capitals = re.fullmatch(r'O|[BI]-(\S+)', tag.upper())
@@ -188,7 +191,7 @@ def _unknown_tag(tag, known):
 
 def _tag_problem(tag, before, types):
     "(kind, text, mended tag or None) of a tag that cannot stand after `before`, or None where it can"
-    known = sorted(types) if types else []
+    known = tuple(sorted(types or ()))
     form = re.fullmatch(r'O|([BI])-(\S+)', tag)
     if not form or (form[2] and known and form[2] not in types): return _unknown_tag(tag, known)
     if form[1] == 'I' and before not in (f'B-{form[2]}', f'I-{form[2]}'):
