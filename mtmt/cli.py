@@ -6,7 +6,7 @@
 __all__ = ['DEMO', 'main']
 
 # %% ../nbs/85_cli.ipynb #974a150d
-import argparse, sys
+import argparse, re, sys
 from collections.abc import Sequence
 
 from .batch import batch_jobs, run_jobs, sweep_jobs
@@ -15,7 +15,8 @@ from .conflicts import readings_of
 from .data import MtmtError
 from .engines import ENGINES
 from .recipes import METHODS, given_recipe, read_values
-from .report import comparison, failed_runs, finished, recompute_all, slices_by_test, table, write_report
+from .report import comparison, finished, recompute_all, runs_not_shown, slices_by_test, table
+from .report import write_report
 from .runs import run, score_system
 from .training import processes
 from .widgets import write_page
@@ -26,6 +27,7 @@ DEMO = dict(targets=['es', 'sw'], methods=['direct', 'tsl', 'mtmt'], seeds=[0], 
 # %% ../nbs/85_cli.ipynb #35987ce3
 def _names(text): return [x.strip() for x in text.split(',') if x.strip()]
 def _numbers(text): return [int(x) for x in _names(text)]
+def _system_names(text): return [x.strip() for x in re.split(r',(?![^(]*\))', text) if x.strip()]
 
 def _takes_options(parser, what):
     "Let a command take further parameters of a recipe"
@@ -78,8 +80,9 @@ def _commands_that_read(sub):
     slices.add_argument('--targets', type=_names, default=[], help='language codes; all when left out')
     compare = _reads(sub, 'compare',
         'one method against another, target by target: interval, test over sentences, order of seeds')
-    compare.add_argument('a', help='method')
-    compare.add_argument('b', help='method to compare with')
+    compare.add_argument('systems', type=_system_names,
+        help='a system of the table, or several with commas: one family')
+    compare.add_argument('baseline', help='system to compare them with')
     compare.add_argument('--may-differ', type=_names, default=[],
         help='keys of the signature that may differ, such as src')
     explore = sub.add_parser('explore', help='a page that shows where the systems of a run disagree, and why')
@@ -137,7 +140,8 @@ _WITH_TABLE = dict(
     table=lambda args: finished(find_folder(args.folder)))
 _WITHOUT = dict(
     recompute=lambda args: recompute_all(find_folder(args.folder)),
-    compare=lambda args: print(comparison(find_folder(args.folder), args.a, args.b, args.may_differ)),
+    compare=lambda args: print(comparison(find_folder(args.folder), args.systems, args.baseline,
+    args.may_differ)),
     slices=lambda args: print(slices_by_test(find_folder(args.folder), args.targets, args.data_dir)),
     report=_report,
     explore=_explore)
@@ -170,7 +174,7 @@ def main(
         return 2
     if processes()[0] == 0:
         _print_table(rows)
-        if args.command == 'table' and (lines := failed_runs(find_folder(args.folder))): print(f'\n{lines}')
+        if args.command == 'table' and (lines := runs_not_shown(find_folder(args.folder))): print(f'\n{lines}')
     return 0
 
 # %% ../nbs/85_cli.ipynb #929beb7f

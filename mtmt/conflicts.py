@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from .benchmarks import find_folder, load_labelled
 from .data import DataError, MtmtError, Schema, tag_names, unlabelled
 from .entities import KINDS, match, schema_of_tags, spans, tag_numbers, text_spans, types_of
-from .losses import alpha, beta, draw_pairs, gamma, type_probabilities, word_gamma
+from .losses import agreement_for, alpha, beta, draw_pairs, gamma, type_probabilities, word_gamma
 from .pool import Pooling, pooled, pooled_similarity
 from .runs import reopen
 from .student import Distillation
@@ -183,7 +183,8 @@ def _pair_trusts(said, agreement, labels, how, generator):
     if not len(pairs): return None
     vectors = said.vectors.view(len(labels), -1, said.vectors.shape[-1])
     s = pooled_similarity(vectors, said.weights, pairs, how.similarity_map, said.calibration)
-    agreed = gamma(agreement[pairs[:, 0]], agreement[pairs[:, 1]], s, how.agreement_map)
+    how_alike = agreement_for(how.agreement_map, how.similarity_map)
+    agreed = gamma(agreement[pairs[:, 0]], agreement[pairs[:, 1]], s, how_alike)
     return word_gamma(beta(s), pairs, len(labels)), word_gamma(agreed, pairs, len(labels))
 
 # %% ../nbs/68_conflicts.ipynb #9ca47e15

@@ -206,9 +206,10 @@ def test_a_runs_probabilities_are_its_predictions(small_files, tmp_path, tiny_en
     assert sure.right.sum() == entity_counts(systems['gold'], systems['student'])[:, 0].sum()
     changed = {n: np.ascontiguousarray(x[::-1]) if n == 'round1' else x for n, x in p.items()}
     (folder/'probabilities.safetensors').write_bytes(save(changed, dict(tags=json.dumps(tags), systems=json.dumps(list(p)))))
-    assert recompute(folder) == 'round1: its probabilities do not give its predictions'
+    assert recompute(folder) == ('round1: its probabilities do not give its predictions; '
+        'probabilities.safetensors is missing or was changed')
     (folder/'probabilities.safetensors').write_bytes(b'short')
-    assert recompute(folder).startswith('cannot be read') and 'run the recipe again' in recompute(folder)
+    assert 'cannot be read' in recompute(folder) and 'run its recipe again' in recompute(folder)
     (folder/'run.json').unlink()                      # this one is spoilt: not among the runs that are computed again in the end
 
 def test_slices_of_runs(small_files, tmp_path, tiny_encoder):
