@@ -174,7 +174,7 @@ def main(
         return 2
     if processes()[0] == 0:
         _print_table(rows)
-        if args.command == 'table' and (lines := runs_not_shown(find_folder(args.folder))): print(f'\n{lines}')
+        if args.command == 'table': print('', runs_not_shown(find_folder(args.folder)), sep='\n')
     return 0
 
 # %% ../nbs/85_cli.ipynb #929beb7f
