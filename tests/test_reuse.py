@@ -72,7 +72,7 @@ def result(out, record):
 def test_another_input_is_another_run(small_files, tmp_path, encoder, change):
     "One input changes: the run gets another name and another result, in the same folder as the first"
     out = tmp_path/'runs'
-    asked = recipe(small_files, out, str(encoder), 'mtmt', learning_rate=3e-3)
+    asked = recipe(small_files, out, str(encoder), 'mtmt', learning_rate=7e-4, epochs=3)
     first = run(asked)
     assert planned_runs([asked]) == [first['run']]
     change(small_files, encoder)
