@@ -22,7 +22,7 @@ from .conflicts import Readings, conflicts, nearest_words
 from .data import MtmtError, write_atomically
 from .entities import KINDS, spans
 
-# %% ../nbs/70_widgets.ipynb #8d1e26eb
+# %% ../nbs/70_widgets.ipynb #3010b5b8
 def safe(
     text:str # Any text from a file
 )->str: # For HTML, attributes included
@@ -47,7 +47,7 @@ def _row(name, words, tags):
     return ('<tr><td style="text-align:right;color:#666;white-space:nowrap;vertical-align:top">'
         f'{safe(name)}</td><td dir="auto" style="text-align:start">{_marked(words, tags)}</td></tr>')
 
-# %% ../nbs/70_widgets.ipynb #ba7807ec
+# %% ../nbs/70_widgets.ipynb #99ff5f77
 def sentence_view(
     tokens:Sequence[Sequence[str]], # Words of each sentence
     systems:dict[str, Sequence[Sequence[str]]], # Tags of each sentence by system
@@ -57,7 +57,7 @@ def sentence_view(
     rows = [''.join(_row(name, tokens[i], tags[i]) for name, tags in systems.items()) for i in show]
     return HTML(''.join(f'<table style="width:100%;margin:0 0 .9em;font-size:95%">{x}</table>' for x in rows))
 
-# %% ../nbs/70_widgets.ipynb #eada6815
+# %% ../nbs/70_widgets.ipynb #6b56086c
 _STATIC = Path(mtmt.__file__).parent/'static'
 
 def _static(name):
@@ -86,7 +86,7 @@ def _checked(names, pair):
         raise MtmtError(f'{", ".join(unknown)}: no such system; there are {", ".join(names)}')
     return pair
 
-# %% ../nbs/70_widgets.ipynb #14497c0f
+# %% ../nbs/70_widgets.ipynb #17fd4545
 def columns(
     read:Readings, # The readings to show
     pair:tuple[str, str]|None=None, # Systems to begin with; else the first that is not gold, and the last
@@ -131,7 +131,7 @@ def _plain(value):
     if isinstance(value, dict): return {key: _plain(x) for key, x in value.items()}
     return [_plain(x) for x in value] if isinstance(value, (list, tuple)) else value
 
-# %% ../nbs/70_widgets.ipynb #cf077e27
+# %% ../nbs/70_widgets.ipynb #135e336a
 def page(
     read:Readings, # The readings to show
     pair:tuple[str, str]|None=None # Systems to begin with
@@ -142,7 +142,7 @@ def page(
     return Template(_static('explorer.html')).substitute(title=safe(read.name or 'Disagreements'), data=data,
         style=_static('explorer.css'), program=_static('explorer.js'))
 
-# %% ../nbs/70_widgets.ipynb #09965c25
+# %% ../nbs/70_widgets.ipynb #d1a5d3e0
 def write_page(
     read:Readings, # The readings to show
     path, # File to make
@@ -151,7 +151,7 @@ def write_page(
     "Write the explorer as a page"
     write_atomically(path, page(read, pair))
 
-# %% ../nbs/70_widgets.ipynb #4feaa77c
+# %% ../nbs/70_widgets.ipynb #7175823a
 def inline(
     read:Readings, # The readings to show
     pair:tuple[str, str]|None=None, # Systems to begin with
@@ -160,7 +160,8 @@ def inline(
     "Show the explorer in an executed notebook or a page of the docs, where no kernel runs"
     return HTML(f'<div><iframe srcdoc="{html.escape(page(read, pair), quote=True)}" '
         f'style="width:100%;height:{height}px;border:1px solid #8b929b;border-radius:6px" '
-        f'title="{safe(read.name or "Disagreements")}" sandbox="allow-scripts allow-downloads"></iframe></div>')
+        f'title="{safe(read.name or "Disagreements")}" '
+        'sandbox="allow-scripts allow-downloads"></iframe></div>')
 
 # %% ../nbs/70_widgets.ipynb #c84c3d1f
 def _apart(value, buffers):
@@ -171,7 +172,7 @@ def _apart(value, buffers):
     if isinstance(value, dict): return {key: _apart(x, buffers) for key, x in value.items()}
     return [_apart(x, buffers) for x in value] if isinstance(value, list) else value
 
-# %% ../nbs/70_widgets.ipynb #3081ea9a
+# %% ../nbs/70_widgets.ipynb #c453b6fd
 class Explorer(anywidget.AnyWidget):
     "Explore where systems disagree, in JupyterLab; `flagged` holds the numbers of the flagged sentences"
     _esm = _STATIC/'explorer.js'
