@@ -18,7 +18,8 @@ import numpy as np
 from scipy import stats
 
 from .data import MtmtError, Schema, content_hash, dataset, did_you_mean
-from .eval import decode, scores, spans
+from .entities import spans
+from .eval import decode, scores
 from .records import FORMAT, damaged_files, read_ids, read_predictions, read_probabilities
 from .records import read_record, read_runs
 

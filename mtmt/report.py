@@ -23,6 +23,7 @@ from .compare import ORDER_SEEDS, cell_of, collapsed, compare, holm, interval, o
 from .compare import shared_tests, signature_differences, signature_parts, stored_counts
 from .conflicts import Readings, joined, readings
 from .data import MtmtError, did_you_mean, write_atomically
+from .eval import SYSTEM_KEYS
 from .records import folder_name, read_predictions, read_probabilities, read_record, read_runs
 from .recipes import METHODS
 from .slices import describe
@@ -253,7 +254,7 @@ def _comparable(rows, baseline):
         mine, theirs = ([r for r in rows if cell_of(r) == cell] for cell in (pair, (pair[0], baseline)))
         if pair[1] == baseline or not theirs: continue
         # another system than the kit's has no sources, and nothing chose its epoch
-        allowed = ('src',) if mine[0]['sources'] else ('src', 'select')
+        allowed = ('src',) if mine[0]['sources'] else SYSTEM_KEYS
         each = [signature_differences(r['signature'], s['signature'], allowed) for r in mine for s in theirs]
         off = set(sum(each, []))
         if off: refused[pair] = ', '.join(sorted(off))
@@ -280,7 +281,7 @@ def _means(folder, rows, baseline, refused):
     about = dict(test='mean', source='this folder')
     if not shared: return [about | dict(system=s) for s in systems], missing
     against = baseline if baseline in systems else None
-    try: found = over_targets(folder, systems, against, shared, may_differ=('src', 'select'))
+    try: found = over_targets(folder, systems, against, shared, may_differ=SYSTEM_KEYS)
     except MtmtError as e: return [], [f'no means: {e}']
     for r in found.rows:
         f1 = list(r.pop('seeds').values())
@@ -297,7 +298,7 @@ def _board(folder, baseline):
     "Rows of the leaderboard, and what its reader must know"
     rows, board = finished(folder), []
     pairs, refused = _comparable(rows, baseline)
-    found = _compared(folder, rows, pairs, baseline, ('src', 'select')) if pairs else {}
+    found = _compared(folder, rows, pairs, baseline, SYSTEM_KEYS) if pairs else {}
     for test in dict.fromkeys(cell_of(r)[0] for r in rows):
         here = [r for r in rows if cell_of(r)[0] == test]
         for system in _systems(here):

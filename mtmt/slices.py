@@ -22,7 +22,7 @@ from scipy import stats
 from .compare import check_comparable, intervals
 from .data import MtmtError, content_hash, did_you_mean, tag_names
 from .entities import KINDS, match, schema_of_tags, spans, tag_numbers, text_spans
-from .eval import check_lengths
+from .eval import SYSTEM_KEYS, check_lengths
 from .records import read_predictions, read_probabilities, read_record
 from .recipes import Corpora, make_recipe
 from .workshop import load_materials
@@ -352,13 +352,11 @@ def describe(
     data_dir:str='' # Folder of the benchmark files, for another benchmark than the embedded corpus
 )->str: # Markdown
     "Write slices, kinds of error and calibration of methods on one test"
-    # another system has no sources, no encoder and no dev set
-    may_differ = ('src', 'srcdata', 'enc', 'select', 'limit', 'devlimit')
-    _together([f for folders in runs.values() for f in folders], may_differ)
+    _together([f for folders in runs.values() for f in folders], SYSTEM_KEYS)
     found = {m: slices_of_run(folders, data_dir=data_dir) for m, folders in runs.items()}
     kinds = {m: error_kinds(table).groupby('kind')['count'].sum() for m, (table, _) in found.items()}
     counts = [[m, *(f'{each[k]:.1f}'.removesuffix('.0') for k in KINDS)] for m, each in kinds.items()]
-    parts = ['F1 by slice, with the 95 % interval over sentences; the mean over runs.',
+    parts = ['F1 by slice, with the 95 % interval over seeds and sentences; the mean over runs.',
         _slice_lines({m: board for m, (_, board) in found.items()}),
         'Kinds of error, entities a run.', _lines(['method', *KINDS], counts)]
     if calibration := _calibration_lines(runs):
