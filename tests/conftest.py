@@ -47,7 +47,8 @@ def tiny_encoder(tmp_path_factory):
         *('##'+c for c in 'abcdefghijklmnopqrstuvwxyz')]
     tok = Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token='[UNK]'))
     tok.normalizer = normalizers.BertNormalizer(lowercase=False)
-    tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer(); tok.post_processor = processors.BertProcessing(('[SEP]', 3), ('[CLS]', 2))
+    tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tok.post_processor = processors.BertProcessing(('[SEP]', 3), ('[CLS]', 2))
     PreTrainedTokenizerFast(tokenizer_object=tok, unk_token='[UNK]', pad_token='[PAD]', cls_token='[CLS]', sep_token='[SEP]',
         mask_token='[MASK]').save_pretrained(folder)
     set_seed(0)
@@ -58,7 +59,8 @@ def tiny_encoder(tmp_path_factory):
 @pytest.fixture
 def small_files(tmp_path):
     "A folder of `<language>.<split>.conll` files: English and German labelled, Swahili the target"
-    folder = tmp_path/'files'; folder.mkdir()
+    folder = tmp_path/'files'
+    folder.mkdir()
     for lang, split, n, shift in (('en', 'train', 60, 0), ('en', 'dev', 12, 3), ('de', 'train', 50, 2), ('de', 'dev', 12, 4),
         ('sw', 'train', 40, 5), ('sw', 'dev', 12, 1), ('sw', 'test', 12, 7)):
         write(folder/f'{lang}.{split}.conll', sentences(lang, n, shift))
@@ -71,5 +73,6 @@ def real_data(tmp_path_factory):
     packed = sorted(ROOT.parent.glob('*/data/unpack'))
     if not packed:
         pytest.skip('public corpora are not here; set MTMT_DATA_DIR to a folder of <benchmark>/<language>.<split>.conll to run this')
-    out = tmp_path_factory.mktemp('real'); subprocess.run([packed[0], out, 'ner'], check=True, capture_output=True)
+    out = tmp_path_factory.mktemp('real')
+    subprocess.run([packed[0], out, 'ner'], check=True, capture_output=True)
     return out/'ner'

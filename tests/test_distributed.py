@@ -29,7 +29,8 @@ def steady_encoder(tiny_encoder, tmp_path_factory):
 def parameters(small_files, encoder, out, method, **more):
     given = dict(benchmark='files', data_dir=str(small_files), target='sw', method=method, encoder=encoder, out_dir=str(out),
         learning_rate=1e-3, options=dict(max_length=32, precision='fp32') | more)
-    (out.parent/f'{out.name}.yaml').write_text(json.dumps(given)); return ['run', '-f', out.parent/f'{out.name}.yaml']
+    (out.parent/f'{out.name}.yaml').write_text(json.dumps(given))
+    return ['run', '-f', out.parent/f'{out.name}.yaml']
 
 def made(out):
     "Models of a folder by name: log and weights"
@@ -37,13 +38,15 @@ def made(out):
         for f in sorted(out.rglob('mtmt.json'))}
 
 def equal_models(out, other):
-    one, two = made(out), made(other); assert one and list(one) == list(two)
+    one, two = made(out), made(other)
+    assert one and list(one) == list(two)
     for name in one:
         losses = [[{k: v for k, v in l.items() if 'loss' in k or k in ('recognition', 'similarity', 'alignment', 'self_training', 'eval_f1',
             'learning_rate')} for l in m[name][0]] for m in (one, two)]
         assert len(losses[0]) == len(losses[1]) and any('loss' in l for l in losses[0])
         for a, b in zip(*losses): assert a.keys() == b.keys() and all(abs(a[k]-b[k]) < 1e-4 for k in a), (name, a, b)
-        worst = max((one[name][1][k]-two[name][1][k]).abs().max().item() for k in one[name][1]); assert worst < 1e-3, (name, worst)
+        worst = max((one[name][1][k]-two[name][1][k]).abs().max().item() for k in one[name][1])
+        assert worst < 1e-3, (name, worst)
     return one
 
 slow = pytest.mark.slow
@@ -57,7 +60,8 @@ def test_two_processes_learn_what_one_learns(small_files, steady_encoder, tmp_pa
     assert first.returncode == 0, first.stderr[-2000:]
     second = torchrun(2, *parameters(small_files, steady_encoder, tmp_path/'two', method, **more))
     assert second.returncode == 0, second.stderr[-3000:]
-    models = equal_models(tmp_path/'one', tmp_path/'two'); assert len(models) == (3 if method == 'mtmt' else 2)
+    models = equal_models(tmp_path/'one', tmp_path/'two')
+    assert len(models) == (3 if method == 'mtmt' else 2)
     a, b = ([json.loads(f.read_text()) for f in (tmp_path/x).glob('*/run.json')] for x in ('one', 'two'))
     assert len(a) == len(b) == 1 and a[0]['run'] == b[0]['run'] and a[0]['signature'] == b[0]['signature'] and (a[0]['processes'],
         b[0]['processes']) == (1, 2)

@@ -104,10 +104,13 @@ def test_ctrl_c_leaves_nothing_running(tmp_path):
         '--out', str(tmp_path/'b')], start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=dict(os.environ, HF_HUB_OFFLINE='1'), preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     while not (tmp_path/'b'/'.locks').exists() and batch.poll() is None: time.sleep(1)
-    below = psutil.Process(batch.pid).children(recursive=True); assert len(below) >= 4
+    below = psutil.Process(batch.pid).children(recursive=True)
+    assert len(below) >= 4
     os.killpg(batch.pid, signal.SIGINT)
     try: _, error = batch.communicate(timeout=60)
-    except subprocess.TimeoutExpired: [p.kill() for p in [*below, psutil.Process(batch.pid)] if p.is_running()]; raise
+    except subprocess.TimeoutExpired:
+        [p.kill() for p in [*below, psutil.Process(batch.pid)] if p.is_running()]
+        raise
     assert batch.returncode == 130 and 'the same command continues from here' in error and not psutil.wait_procs(below, timeout=20)[1]
 
 @pytest.mark.slow

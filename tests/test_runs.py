@@ -32,7 +32,8 @@ def test_shuffled_target_labels_change_no_bit(small_files, tmp_path, tiny_encode
     # its two options that look at target labels, refused by default
     if method == 'mtmt-released':
         option |= dict(select='source-dev', pair_balance='pseudo')
-    first = run(recipe(small_files, tmp_path/'a', tiny_encoder, method, **option)); rng = random.Random(0)
+    first = run(recipe(small_files, tmp_path/'a', tiny_encoder, method, **option))
+    rng = random.Random(0)
     for split in ('train', 'dev', 'test'):
         lines = (small_files/f'sw.{split}.conll').read_text().split('\n')
         write(small_files/f'sw.{split}.conll', [(w, [rng.choice(['O', 'B-PER', 'B-LOC']) for _ in w])
@@ -52,7 +53,8 @@ def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_
     first = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'))
     again = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'), said.append)
     assert again == first and said[-1].endswith('done before')
-    tsl = run(recipe(small_files, tmp_path, tiny_encoder, 'tsl')); assert tsl['reused'] == [first['teachers']['recognizer']]
+    tsl = run(recipe(small_files, tmp_path, tiny_encoder, 'tsl'))
+    assert tsl['reused'] == [first['teachers']['recognizer']]
     (small_files/'sw.test.conll').write_text((small_files/'sw.test.conll').read_text().replace('Kano', 'Oslo'))
     assert run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'))['run'] != first['run']      # other data, other run
 
@@ -65,7 +67,8 @@ def test_every_option_makes_a_difference_and_none_breaks(small_files, tmp_path, 
     base, other = (run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **o)) for o in ({}, option))
     assert base['run'] != other['run']
     if option not in (dict(decode='bio'), dict(teacher_cache=False), dict(select='last')):
-        a, b = weights(tmp_path, base), weights(tmp_path, other); assert any(not torch.equal(a[k], b[k]) for k in a)
+        a, b = weights(tmp_path, base), weights(tmp_path, other)
+        assert any(not torch.equal(a[k], b[k]) for k in a)
 
 @pytest.mark.parametrize('option', [dict(teacher_weights='uniform'),
     *(dict(teacher_weights=k) for k in ('entropy', 'agreement', 'reliability')),
@@ -76,12 +79,14 @@ def test_teachers_that_are_the_same_are_one(small_files, tmp_path, tiny_encoder,
     for split in ('train', 'dev'): (small_files/f'xx.{split}.conll').write_text((small_files/f'en.{split}.conll').read_text())
     one = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', calibrate_similarity='calibrate_similarity' in option))
     two = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources='en,xx', **option))
-    a, b = weights(tmp_path, one), weights(tmp_path, two); assert all(torch.equal(a[k], b[k]) for k in a) and one['run'] != two['run']
+    a, b = weights(tmp_path, one), weights(tmp_path, two)
+    assert all(torch.equal(a[k], b[k]) for k in a) and one['run'] != two['run']
 
 def test_the_order_of_sources_does_not_matter(small_files, tmp_path, tiny_encoder):
     a, b = (run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources=s, teacher_weights='entropy', learning_rate=3e-3))
         for s in ('en,de', 'de,en'))
-    x, y = weights(tmp_path, a), weights(tmp_path, b); assert all(torch.allclose(x[k], y[k], atol=1e-4) for k in x) and a['f1'] == b['f1']
+    x, y = weights(tmp_path, a), weights(tmp_path, b)
+    assert all(torch.allclose(x[k], y[k], atol=1e-4) for k in x) and a['f1'] == b['f1']
     assert set(a['systems']) == {'recognizer', 'recognizer-en', 'recognizer-de',
         'student'} == set(read_predictions(tmp_path/a['run'])[1])-{'gold'}
 
@@ -93,7 +98,8 @@ def test_one_source_is_no_pool(small_files, tmp_path, tiny_encoder):
 
 def test_another_system_teaches(small_files, tmp_path, tiny_encoder):
     "Its file of the raw target is one more teacher: it changes the student and the run's name; another text is refused"
-    rows = list(sentences('sw', 40, 5)); said = tmp_path/'said.jsonl'
+    rows = list(sentences('sw', 40, 5))
+    said = tmp_path/'said.jsonl'
     def write_said(label):
         lines = []
         for words, tags in rows:
@@ -116,7 +122,8 @@ def test_another_system_teaches(small_files, tmp_path, tiny_encoder):
         recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', others=str(said))
 
 def test_sources_chosen_are_sources_named(small_files, tmp_path, tiny_encoder):
-    lines = []; auto = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources='auto', source_count=2), lines.append)
+    lines = []
+    auto = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources='auto', source_count=2), lines.append)
     assert set(auto['sources']) == {'en', 'de'} and any('by similarity to sw' in l for l in lines)
     assert run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources=','.join(auto['sources']), source_count=2))['run'] == auto[
         'run']
@@ -129,7 +136,9 @@ def test_rounds_are_scored_and_taken_up_again(small_files, tmp_path, tiny_encode
     assert list(first['systems']) == ['recognizer', 'round1', 'round2', 'student']
     (folder/'run.json').unlink()
     (folder/'model'/'mtmt.json').unlink()
-    again = run(r); b = weights(tmp_path, again); assert all(torch.equal(a[k], b[k]) for k in a) and again['systems'] == first['systems']
+    again = run(r)
+    b = weights(tmp_path, again)
+    assert all(torch.equal(a[k], b[k]) for k in a) and again['systems'] == first['systems']
 
 def test_plain_transformers_reads_the_student(small_files, tmp_path, tiny_encoder):
     out = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', epochs=12, learning_rate=3e-3))
@@ -148,12 +157,15 @@ BAD = [(lambda f: (f/'sw.test.conll').unlink(), {}, r'no file sw\.test\.conll; l
     (lambda f: None, dict(encoder='/no/such/encoder'), r'no such folder; an encoder is'),]
 @pytest.mark.parametrize('spoil, more, message', BAD)
 def test_bad_input_gets_one_line_and_leaves_nothing(small_files, tmp_path, tiny_encoder, spoil, more, message):
-    spoil(small_files); out = tmp_path/'out'
+    spoil(small_files)
+    out = tmp_path/'out'
     with pytest.raises(MtmtError, match=message): run(recipe(small_files, out, **dict(encoder=tiny_encoder, method='mtmt') | more))
     assert not out.exists()
 
 def test_encoder_without_tokenizer(small_files, tmp_path, tiny_encoder):
-    import shutil; bare = shutil.copytree(tiny_encoder, tmp_path/'bare'); (bare/'tokenizer.json').unlink()
+    import shutil
+    bare = shutil.copytree(tiny_encoder, tmp_path/'bare')
+    (bare/'tokenizer.json').unlink()
     with pytest.raises(MtmtError, match='has no tokenizer.json'): run(recipe(small_files, tmp_path/'out', str(bare), 'mtmt'))
     assert not (tmp_path/'out').exists()
 
@@ -164,7 +176,8 @@ def test_wrong_recipes_list_every_mistake():
 
 def test_killed_in_the_middle_leaves_no_model_and_goes_on(small_files, tmp_path, tiny_encoder):
     "A process killed while the student learns; the next one finishes with the weights of an undisturbed run"
-    undisturbed = run(recipe(small_files, tmp_path/'a', tiny_encoder, 'mtmt', epochs=4)); out = tmp_path/'b'
+    undisturbed = run(recipe(small_files, tmp_path/'a', tiny_encoder, 'mtmt', epochs=4))
+    out = tmp_path/'b'
     asked = repr(asdict(recipe(small_files, out, tiny_encoder, 'mtmt', epochs=4)))
     code = ('import os, sys\nfrom mtmt import student\nfrom mtmt.recipes import make_recipe\nfrom mtmt.runs import run\nreal, n = student.mtmt_loss, [0]\n'
         'def loss(*a):\n    n[0] += 1\n    if n[0] == 25: os.kill(os.getpid(), 9)\n    return real(*a)\n'
@@ -178,11 +191,14 @@ def test_killed_in_the_middle_leaves_no_model_and_goes_on(small_files, tmp_path,
 
 def test_two_processes_divide_the_work(small_files, tmp_path, tiny_encoder):
     "Both need the same recognizer and want the same folder at once: it is trained once, and each ends with the weights of a process alone"
-    alone = {m: run(recipe(small_files, tmp_path/'a', tiny_encoder, m)) for m in ('tsl', 'mtmt')}; out = tmp_path/'b'
+    alone = {m: run(recipe(small_files, tmp_path/'a', tiny_encoder, m)) for m in ('tsl', 'mtmt')}
+    out = tmp_path/'b'
     start = lambda m: subprocess.Popen(
         [sys.executable, '-c', f'from mtmt.recipes import *\nfrom mtmt.runs import *\nrun(Recipe(**{asdict(recipe(small_files, out, tiny_encoder, m))!r}))'],
         stderr=subprocess.PIPE, text=True)
     for p in [start('tsl'), start('mtmt'), start('mtmt')]: assert p.wait() == 0, p.stderr.read()
     both = {m: json.loads((out/alone[m]['run']/'run.json').read_text()) for m in alone}
     assert sum(alone['tsl']['teachers']['recognizer'] in r['reused'] for r in both.values()) == 1
-    for m in alone: a, b = weights(tmp_path/'a', alone[m]), weights(out, both[m]); assert all(torch.equal(a[k], b[k]) for k in a)
+    for m in alone:
+        a, b = weights(tmp_path/'a', alone[m]), weights(out, both[m])
+        assert all(torch.equal(a[k], b[k]) for k in a)

@@ -29,25 +29,37 @@ def log(out):
 
 def killed(file, out, wait, group, done=0, workers=2):
     "Start a sweep and kill it some time after a run has begun, with so many done; True if it came to that"
-    begun, before = len(log(out)), results(out); p = sweep(file, workers, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    begun, before = len(log(out)), results(out)
+    p = sweep(file, workers, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while p.poll() is None and (sum(l['state'] == 'done' for l in log(out)) < done
         or [l['state'] for l in log(out)[begun:]][-1:] != ['started']):
         time.sleep(.1)
-    try: p.wait(wait); assert p.returncode == 0; return False
+    try:
+        p.wait(wait)
+        assert p.returncode == 0
+        return False
     except subprocess.TimeoutExpired: pass
     below = psutil.Process(p.pid).children(recursive=True)
     os.killpg(p.pid, signal.SIGKILL) if group else p.kill()
-    p.wait(); left = psutil.wait_procs(below, timeout=15)[1]; assert not left, f'still at work: {left}'
-    now = results(out); assert all(now[f] == x for f, x in before.items()), 'a run that was done was done again'
+    p.wait()
+    left = psutil.wait_procs(below, timeout=15)[1]
+    assert not left, f'still at work: {left}'
+    now = results(out)
+    assert all(now[f] == x for f, x in before.items()), 'a run that was done was done again'
     return True
 
 def finish(file, out):
     "Start a sweep and let it end: its lines"
-    before = results(out); stdout, stderr = (p := sweep(file)).communicate(); assert p.returncode == 0, stderr[-3000:]
-    now = results(out); assert all(now[f] == x for f, x in before.items()) and recompute_all(out) == 0
+    before = results(out)
+    stdout, stderr = (p := sweep(file)).communicate()
+    assert p.returncode == 0, stderr[-3000:]
+    now = results(out)
+    assert all(now[f] == x for f, x in before.items()) and recompute_all(out) == 0
     return stdout
 
-def leaderboard(out): write_report(out); return (out/'report.csv').read_bytes()
+def leaderboard(out):
+    write_report(out)
+    return (out/'report.csv').read_bytes()
 
 def test_killed_twice(small_files, tiny_encoder, tmp_path):
     "The whole group killed in the first run, the parent alone in the second; the leaderboard is that of runs one by one"
@@ -55,7 +67,8 @@ def test_killed_twice(small_files, tiny_encoder, tmp_path):
     file = described(tmp_path/'s.yaml', out, small_files, tiny_encoder, seeds=[0])
     chance = random.Random(0)
     assert killed(file, out, chance.uniform(1, 5), True, workers=1) and killed(file, out, chance.uniform(0, 3), False, done=1, workers=1)
-    shown = on_a_terminal(file); assert '2 of 2 done' in shown and 'running for' in shown and 'done before' in shown
+    shown = on_a_terminal(file)
+    assert '2 of 2 done' in shown and 'running for' in shown and 'done before' in shown
     assert len(json.loads((out/'summary.json').read_text())) == len(results(out)) == 2 and recompute_all(out) == 0 and not list(
         out.rglob('*.tmp'))
     for j in sweep_jobs(described(tmp_path/'a.yaml', alone, small_files, tiny_encoder, seeds=[0])): run(make_recipe(**j), lambda line: None)
@@ -63,11 +76,15 @@ def test_killed_twice(small_files, tiny_encoder, tmp_path):
 
 def on_a_terminal(file):
     "What a sweep shows on a terminal"
-    ours, theirs = pty.openpty(); p = sweep(file, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL); os.close(theirs); shown = b''
+    ours, theirs = pty.openpty()
+    p = sweep(file, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL)
+    os.close(theirs)
+    shown = b''
     while True:
         try: shown += os.read(ours, 1 << 16)
         except OSError: break                         # the other side is closed
-    os.close(ours); assert p.wait() == 0
+    os.close(ours)
+    assert p.wait() == 0
     return shown.decode()
 
 @pytest.mark.slow
@@ -79,7 +96,10 @@ def test_killed_five_times(small_files, tiny_encoder, tmp_path, group):
     chance = random.Random(7+group)
     file = described(tmp_path/'s.yaml', out, small_files, tiny_encoder, **more)
     for done in sorted(chance.sample(range(8), 5)): assert killed(file, out, chance.uniform(0, 6), group, done)
-    there = len(results(out)); said = finish(file, out); assert 0 < there < 12 and said.count('done before') <= there
+    there = len(results(out))
+    said = finish(file, out)
+    assert 0 < there < 12 and said.count('done before') <= there
     finish(described(tmp_path/'p.yaml', peace, small_files, tiny_encoder, **more), peace)
     assert len(results(out)) == 12 and leaderboard(out) == leaderboard(peace)
-    again = finish(file, out); assert again.count('done before') == 12 and again.split('\n\n')[1:] == said.split('\n\n')[1:]
+    again = finish(file, out)
+    assert again.count('done before') == 12 and again.split('\n\n')[1:] == said.split('\n\n')[1:]
