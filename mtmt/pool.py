@@ -57,8 +57,9 @@ def pooled_similarity(
 
 def _similarity_under(cos, w, pairs, kind, calibration):
     "Similarities from each evaluator's cosines (P, K), mixed by the weights of the pairs"
-    s = similarity(cos, kind)
-    if calibration is not None: s = calibrated(s, calibration)
+    # in double where calibrated: equal evaluators give the similarity, and the gradient, of one to the bit
+    if calibration is None: s = similarity(cos, kind)
+    else: s = calibrated(similarity(cos.double(), kind), calibration)
     return mix(s.T.unsqueeze(-1), pair_weights(w.T, pairs)).squeeze(-1)
 
 # %% ../nbs/30_pool.ipynb #daf867f7
@@ -73,7 +74,8 @@ def student_similarity(
     if calibration is None: return similarity(cos, kind)
     calibration = calibration.view(-1, 2)
     w = cos.new_ones(int(pairs.max())+1, len(calibration)) if w is None else w
-    return _similarity_under(cos[:, None].expand(-1, len(calibration)), w, pairs, kind, calibration)
+    each = cos.double()[:, None].expand(-1, len(calibration))
+    return _similarity_under(each, w, pairs, kind, calibration)
 
 # %% ../nbs/30_pool.ipynb #5c20fed4
 def effective_sources(

@@ -382,7 +382,8 @@ def _teachers_of(about, folder, recipe):
         if role not in about['teachers']: continue
         place = folder/about['teachers'][role]
         if not place.is_dir():
-            raise MtmtError(f'{place}: no such teacher; reopen a run in the folder it was made in')
+            raise MtmtError(f'{place}: no such teacher; a run can be reopened where its models are. '
+                'Its predictions can be read without them (mtmt.records)')
         if task == 'recognition': out.recognizers[group] = load_recognizer(place)
         else: out.evaluators[group] = load_evaluator(place)
     return out

@@ -261,7 +261,7 @@ def teacher_made_from(
     start = asdict(recipe.part(Start)) | dict(encoder=encoder_fingerprint(recipe.encoder))
     own = {k: v for k, v in asdict(teacher_settings(recipe)).items() if k != 'device'}
     out = dict(task=task, schema=materials.schema.types, train=content_hash(materials.train(langs)),
-        dev={l: content_hash(d) for l, d in (materials.dev(langs) or {}).items()}, start=start, settings=own)
+        dev=[content_hash(d) for d in (materials.dev(langs) or {}).values()], start=start, settings=own)
     if task == 'similarity': return out | dict(pairs=_pair_options(recipe), kit=kit('teachers'))
     if not recipe.alignment: return out | dict(kit=kit('teachers'))
     options = {k: v for k, v in asdict(recipe.part(Prototypes)).items() if k not in _STUDENTS_OWN}

@@ -28,7 +28,8 @@ def test_runs_from_any_folder_on_files_of_ones_own(small_files, tmp_path, tiny_e
 
 @pytest.mark.parametrize('args, message', [(('-p', 'lnag', 'nl'), "unknown parameter 'lnag'"),
     (('-p', 'method', 'mtml'), "Did you mean 'mtmt'"), (('-p', 'seed', 'one'), 'seed: '), (('-p', 'target', 'fr'), 'has no language'),
-    (('-p', 'benchmark', 'wikiann', '-p', 'target', 'nl'), 'needs data_dir')])
+    (('-p', 'benchmark', 'wikiann', '-p', 'target', 'nl'),
+        'pass data_dir: a folder that holds wikiann/')])
 def test_refuses_wrong_parameters(tmp_path, args, message):
     done = papermill(tmp_path/'o.ipynb', '-p', 'out_dir', tmp_path/'runs', *args)
     assert done.returncode == 1 and message in done.stderr and not (tmp_path/'runs').exists()

@@ -92,7 +92,7 @@ def test_static_files_are_in_the_package():
     about = tomllib.loads((ROOT/'pyproject.toml').read_text())
     patterns = about['tool']['setuptools']['package-data']['mtmt']
     names = {str(p.relative_to(STATIC.parent)) for p in STATIC.iterdir()}
-    assert names == {'static/explorer.css', 'static/explorer.html', 'static/explorer.js'}
+    assert names == {'static/explorer.css', 'static/explorer.html', 'static/explorer.js', 'static/report.html'}
     assert all(any(Path(n).match(p) for p in patterns) for n in names)
 
 def test_readings_of_a_run(small_files, tmp_path, tiny_encoder):
@@ -106,7 +106,7 @@ def test_readings_of_a_run(small_files, tmp_path, tiny_encoder):
         assert len(nearest_words(r, range(5))) == 5 and 'kano' in r.known
     assert len(readings_of(folder, 'train', str(small_files), 7).tokens) == 7
     for name in done['teachers'].values(): shutil.rmtree(tmp_path/'teachers'/name)
-    with pytest.raises(MtmtError, match='no such model; without its models a run can be read'): readings_of(folder, 'test', str(small_files))
+    with pytest.raises(MtmtError, match='no such teacher; .* predictions can be read without them'): readings_of(folder, 'test', str(small_files))
 
 def test_divergence_and_gap_are_scipys():
     from scipy.spatial.distance import jensenshannon
