@@ -56,15 +56,26 @@ def tiny_encoder(tmp_path_factory):
         max_position_embeddings=64), add_pooling_layer=False).save_pretrained(folder)
     return str(folder)
 
-@pytest.fixture
-def small_files(tmp_path):
+def make_files(folder):
     "A folder of `<language>.<split>.conll` files: English and German labelled, Swahili the target"
-    folder = tmp_path/'files'
     folder.mkdir()
     for lang, split, n, shift in (('en', 'train', 60, 0), ('en', 'dev', 12, 3), ('de', 'train', 50, 2), ('de', 'dev', 12, 4),
         ('sw', 'train', 40, 5), ('sw', 'dev', 12, 1), ('sw', 'test', 12, 7)):
         write(folder/f'{lang}.{split}.conll', sentences(lang, n, shift))
     return folder
+
+@pytest.fixture
+def small_files(tmp_path):
+    "Small corpora that a test may change"
+    return make_files(tmp_path/'files')
+
+@pytest.fixture(scope='session')
+def shared(tmp_path_factory):
+    "Small corpora that no test changes, `xx` a copy of English among them, and one folder of runs: teachers are trained once"
+    top = tmp_path_factory.mktemp('shared')
+    files = make_files(top/'files')
+    for split in ('train', 'dev'): (files/f'xx.{split}.conll').write_text((files/f'en.{split}.conll').read_text())
+    return files, top/'runs'
 
 @pytest.fixture(scope='session')
 def real_data(tmp_path_factory):

@@ -63,23 +63,24 @@ def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_
     dict(pair_balance='none'), dict(teacher_cache=False), dict(knn_reliability=True), dict(keep_share=.6), dict(rounds=2),
     dict(self_training=.5), dict(alignment=.1, alignment_start=0.), dict(head_lr_ratio=.001), dict(attention_mask=False),
     dict(select='last'), dict(decode='bio'), dict(freeze_layers=1), dict(weights='bg'), dict(agreement_scope='none')])
-def test_every_option_makes_a_difference_and_none_breaks(small_files, tmp_path, tiny_encoder, option):
-    base, other = (run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', **o)) for o in ({}, option))
+def test_every_option_makes_a_difference_and_none_breaks(shared, tiny_encoder, option):
+    files, out = shared
+    base, other = (run(recipe(files, out, tiny_encoder, 'mtmt', **o)) for o in ({}, option))
     assert base['run'] != other['run']
     if option not in (dict(decode='bio'), dict(teacher_cache=False), dict(select='last')):
-        a, b = weights(tmp_path, base), weights(tmp_path, other)
+        a, b = weights(out, base), weights(out, other)
         assert any(not torch.equal(a[k], b[k]) for k in a)
 
 @pytest.mark.parametrize('option', [dict(teacher_weights='uniform'),
     *(dict(teacher_weights=k) for k in ('entropy', 'agreement', 'reliability')),
     *(dict(language_similarity=k) for k in ('cosine', 'l1', 'l2')), dict(language_level='sentence'), dict(language_temperature='std'),
     dict(language_penalty='language'), dict(calibrate_similarity=True)])
-def test_teachers_that_are_the_same_are_one(small_files, tmp_path, tiny_encoder, option):
+def test_teachers_that_are_the_same_are_one(shared, tiny_encoder, option):
     "A copy of English under another name makes a second teacher that says the same: the student is, bit by bit, that of one teacher"
-    for split in ('train', 'dev'): (small_files/f'xx.{split}.conll').write_text((small_files/f'en.{split}.conll').read_text())
-    one = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt', calibrate_similarity='calibrate_similarity' in option))
-    two = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-multi', sources='en,xx', **option))
-    a, b = weights(tmp_path, one), weights(tmp_path, two)
+    files, out = shared
+    one = run(recipe(files, out, tiny_encoder, 'mtmt', calibrate_similarity='calibrate_similarity' in option))
+    two = run(recipe(files, out, tiny_encoder, 'mtmt-multi', sources='en,xx', **option))
+    a, b = weights(out, one), weights(out, two)
     assert all(torch.equal(a[k], b[k]) for k in a) and one['run'] != two['run']
 
 def test_the_order_of_sources_does_not_matter(small_files, tmp_path, tiny_encoder):
