@@ -48,6 +48,8 @@ def documentation(cell):
     text = re.sub(r'(\[source\]\([^)]*\))\{[^}]*\}', r'\1', text)
     # the name first, then where it is
     text = re.sub(r'^(\[source\]\([^)]*\))\s*\n+(#+ .*)$', r'\2\n\n\1', text, flags=re.M)
+    # nbdev links names in comments of signatures too, where a link is text
+    text = re.sub(r'```.*?```', lambda code: re.sub(r'\[(`[^`]+`)\]\([^)]*\)', r'\1', code[0]), text, flags=re.S)
     return nbformat.v4.new_markdown_cell(text)
 
 def plain(cell):
