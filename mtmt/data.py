@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import regex
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 # %% ../nbs/00_data.ipynb #9a059f0b
@@ -394,7 +395,18 @@ def word_pieces(
     words = sorted(set(words))
     if not words: return {}
     ids = tokenizer([[w] for w in words], is_split_into_words=True, add_special_tokens=False)['input_ids']
-    return {w: list(i) or [tokenizer.unk_token_id] for w, i in zip(words, ids, strict=True)}
+    space = tokenizer.get_vocab().get('▁')
+    return {w: _joined(w, list(i), space) or [tokenizer.unk_token_id]
+        for w, i in zip(words, ids, strict=True)}
+
+# Scripts that write no space between words
+_WITHOUT_SPACES = regex.compile(r'[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}'
+    r'\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}\p{Script=Tibetan}]')
+
+def _joined(word, ids, space):
+    "Pieces of a word without the lone space before it, where its script writes none"
+    alone = len(ids) > 1 and ids[0] == space
+    return ids[1:] if alone and _WITHOUT_SPACES.match(word) else ids
 
 # %% ../nbs/00_data.ipynb #323c3141
 def _spans(lengths, room, overlap):
