@@ -15,6 +15,7 @@ import vl_convert
 from IPython.display import SVG
 
 from .entities import KINDS
+from .languages import marked
 from .slices import calibration_error, error_kinds
 
 # %% ../nbs/66_charts.ipynb #a70cb628
@@ -63,8 +64,9 @@ def type_chart(
 def target_chart(
     rows:Sequence[dict] # Records of runs: target, method, f1
 )->alt.FacetChart:
-    "Draw F1 of each method on each target: a dot for each seed, a line at the mean"
-    data = pd.DataFrame([dict(target=r['target'], system=r['method'], f1=100*r['f1']) for r in rows])
+    "Draw F1 of each method on each target: a dot for each seed, a line at the mean, a star where it is unseen"
+    data = pd.DataFrame([dict(target=marked(r['target'], r.get('encoder', '')), system=r['method'],
+        f1=100*r['f1']) for r in rows])
     order = list(dict.fromkeys(data.system))
     base = alt.Chart(data).encode(alt.X('system:N', sort=order, axis=None),
         color=system_colour(order, 'method'))

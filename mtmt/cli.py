@@ -14,6 +14,7 @@ from .benchmarks import find_folder
 from .conflicts import readings_of
 from .data import MtmtError
 from .engines import ENGINES
+from .export import export_model
 from .recipes import METHODS, given_recipe, read_values
 from .report import comparison, finished, recompute_all, runs_not_shown, slices_by_test, table
 from .report import write_report
@@ -89,6 +90,9 @@ def _commands_that_read(sub):
     explore.add_argument('run', help='folder of a run')
     explore.add_argument('--split', choices=['test', 'train'], default='test',
         help='test, or the raw text that the student learned from')
+    export = sub.add_parser('export', help='the model of a run as a plain transformers folder, with a card')
+    export.add_argument('run', help='folder of a run')
+    export.add_argument('folder', help='folder to make')
     for parser in (slices, explore):
         parser.add_argument('--data-dir', default='', help='folder of the benchmark files')
 
@@ -126,6 +130,10 @@ def _explore(args):
     write_page(readings_of(page.parent, args.split, args.data_dir), page)
     print(page)
 
+def _export(args):
+    "The model of a run"
+    print(export_model(find_folder(args.run), args.folder))
+
 def _report(args):
     "The leaderboard of a folder"
     print(*write_report(find_folder(args.folder), args.baseline), sep='\n')
@@ -144,6 +152,7 @@ _WITHOUT = dict(
     args.may_differ)),
     slices=lambda args: print(slices_by_test(find_folder(args.folder), args.targets, args.data_dir)),
     report=_report,
+    export=_export,
     explore=_explore)
 
 def _print_table(rows):

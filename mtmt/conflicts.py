@@ -40,6 +40,7 @@ class Readings:
     languages:list[str]=field(default_factory=list) # Language of each sentence; one entry: of all
     known:frozenset[str]=frozenset() # Entities of the labelled sources, from `entity_forms`
     name:str='' # What this is, for a title
+    encoder:str='' # Encoder of the systems, which has seen some languages and others not
     found:dict[str, np.ndarray]=field(default_factory=dict, repr=False) # Entities by system, once asked for
 
     @cached_property
@@ -120,7 +121,7 @@ def joined(
     arrays = [_together(each, what) for what in ('said', 'probabilities', 'trusts')]
     known = frozenset().union(*(r.known for r in each))
     return Readings(list(chain(*(r.tokens for r in each))), first.tags, *arrays, vectors,
-        list(chain(*map(_language_of_each, each))), known, name)
+        list(chain(*map(_language_of_each, each))), known, name, first.encoder)
 
 # %% ../nbs/68_conflicts.ipynb #b91f15b6
 def entity_columns(
@@ -300,4 +301,4 @@ def readings_of(
     title = f'{recipe.benchmark} {recipe.target}, {split}: {recipe.method} from {"+".join(recipe.sources)}'
     return Readings(list(map(list, text['tokens'])), schema.tags, tags, probabilities, trusted,
         beliefs.vectors,
-        [recipe.target], frozenset().union(*known), f'{title}, seed {recipe.seed}')
+        [recipe.target], frozenset().union(*known), f'{title}, seed {recipe.seed}', recipe.encoder)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from .corpus import project_root
+from .corpus import project_root, shipped
 from .data import MtmtError, write_atomically
 from .recipes import make_recipe, out_folder
 from .records import RecordError, damaged_files, read_record
@@ -100,9 +100,7 @@ def run_notebook(
 )->dict: # The contents of run.json
     "Execute the experiment notebook in a process of its own"
     recipe, out = make_recipe(**parameters), Path(out)
-    source = project_root()/'nbs'/'experiments'/'distill.ipynb'
-    if not source.is_file():
-        raise MtmtError(f'{source}: no experiment notebook; batches run from a clone of the project')
+    source = shipped('nbs/experiments/distill.ipynb')
     started = time.time()
     out.parent.mkdir(parents=True, exist_ok=True)
     out.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tqdm import tqdm
 
 from .compare import ORDER_SEEDS, cell_of, collapsed, compare, holm, interval, over_targets, recompute
-from .compare import shared_tests, signature_differences, signature_parts, stored_counts
+from .compare import UNSEEN, shared_tests, shown_tests, signature_differences, signature_parts, stored_counts
 from .conflicts import Readings, joined, readings
 from .data import MtmtError, did_you_mean, write_atomically
 from .eval import SYSTEM_KEYS
@@ -96,6 +96,10 @@ def _systems(rows):
     rows = sorted(rows, key=lambda r: order.get(r['method'], len(order)))
     return list(dict.fromkeys(cell_of(r)[1] for r in rows))
 
+def _star(shown):
+    "What a star means, where there is one"
+    return [UNSEEN] if any(name.endswith('*') for name in shown.values()) else []
+
 def _cell(f1):
     "Mean over seeds, and how far they differ"
     if not f1: return '-'
@@ -110,12 +114,14 @@ def table(
     f1 = defaultdict(list)
     for r in rows: f1[cell_of(r)].append(100*r['f1'])
     tests, systems = list(dict.fromkeys(test for test, _ in f1)), _systems(rows)
-    lines = [['target', *systems]]+[[test, *(_cell(f1.get((test, s))) for s in systems)] for test in tests]
-    if len(tests) < 2: return _markdown(lines)
+    shown = shown_tests(rows)
+    lines = [['target', *systems]]
+    lines += [[shown[test], *(_cell(f1.get((test, s))) for s in systems)] for test in tests]
+    if len(tests) < 2: return '\n\n'.join([_markdown(lines), *_star(shown)])
     shared, missing = shared_tests(rows)
     over = lambda s: f'{mean(mean(f1[test, s]) for test in shared):.1f}' if shared else '-'
     lines.append(['**mean**', *map(over, systems)])
-    return '\n\n'.join([_markdown(lines), *missing])
+    return '\n\n'.join([_markdown(lines), *_star(shown), *missing])
 
 # %% ../nbs/75_report.ipynb #4f01a817
 def _compared(folder, rows, pairs, baseline, may_differ):
@@ -177,14 +183,14 @@ def comparison(
     may_differ:Sequence[str]=() # Keys of the signature that may differ
 )->str: # Markdown, with the family and its size
     "Show how systems differ from a baseline on each target: 95 % interval, p (Holm), almost stochastic order"
-    found = compared_methods(folder, systems, baseline, may_differ)
+    found, shown = compared_methods(folder, systems, baseline, may_differ), shown_tests(finished(folder))
     lines = [['target', 'system', 'F1', baseline, 'difference', '95 % interval', 'interval over', 'p (Holm)',
         'ASO', 'collapsed seeds']]
     for (test, system), found_here in found.items():
         fell = [f'{name}: {places}'
             for name, places in zip((system, baseline), found_here['collapsed']) if places]
-        lines.append([test, system, *_figures(found_here), ', '.join(fell) or '-'])
-    return '\n\n'.join([_markdown(lines), _family(found, baseline), *_reasons(found)])
+        lines.append([shown[test], system, *_figures(found_here), ', '.join(fell) or '-'])
+    return '\n\n'.join([_markdown(lines), *_star(shown), _family(found, baseline), *_reasons(found)])
 
 # %% ../nbs/75_report.ipynb #b4f9cc88
 def _wrong_summary(folder):
@@ -229,7 +235,8 @@ def slices_by_test(
     for r in rows: runs[cell_of(r)].append(Path(folder)/r['run'])
     of_test = lambda test: {s: runs[test, s] for s in _systems(rows) if (test, s) in runs}
     tests = list(dict.fromkeys(cell_of(r)[0] for r in rows))
-    return '\n'.join(f'## {test}\n\n{describe(of_test(test), data_dir)}' for test in tests)
+    shown = shown_tests(rows)
+    return '\n'.join(f'## {shown[test]}\n\n{describe(of_test(test), data_dir)}' for test in tests)
 
 # %% ../nbs/75_report.ipynb #18409499
 _OTHERS = {   # method: es, nl, de; what chose the model; where it is printed
@@ -339,7 +346,8 @@ def methods_together(
     # probabilities over other tags cannot stand side by side
     more = dict(tags=list(*tags), probabilities=probabilities) if len(tags) == 1 else {}
     title = f'{cell_of(rows[0])[0]}: {", ".join(list(systems)[1:])}'
-    return readings(words, systems, languages=[rows[0]['target']], name=title, **more)
+    return readings(words, systems, languages=[rows[0]['target']], name=title,
+        encoder=rows[0].get('encoder', ''), **more)
 
 # %% ../nbs/75_report.ipynb #3b43df07
 _FORM = dict.fromkeys(('difference', 'difference_low', 'difference_high'), '+.1f') | dict(p='.3f', aso='.2f')
@@ -399,12 +407,14 @@ def write_report(
     "Write the leaderboard of a folder in three forms, and the explorer of each test"
     folder, rows = Path(folder), finished(folder)
     board, notes = _board(folder, baseline)
-    board = pd.DataFrame(board)
+    board, shown = pd.DataFrame(board), shown_tests(rows)
     notes = ['Entity F1 in percent, conlleval mode. low and high: 95 % interval over seeds and sentences, '
-        'or over sentences alone where there is one seed.', *notes]
+        'or over sentences alone where there is one seed.', *_star(shown), *notes]
     signatures = list(dict.fromkeys(r['signature'] for r in rows))
     not_shown = [line for line in runs_not_shown(folder).split('\n') if line]
-    page = _as_html(folder.name, notes, board, _pages(rows), not_shown, signatures)
+    pages = {shown[test]: page for test, page in _pages(rows).items()}
+    board['test'] = board.test.replace(shown)
+    page = _as_html(folder.name, notes, board, pages, not_shown, signatures)
     text = _as_markdown(folder.name, notes, board, not_shown, signatures)
     table_file = board.map(_no_formula).to_csv(index=False)
     files = {'report.md': text, 'report.html': page, 'report.csv': table_file}

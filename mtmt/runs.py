@@ -160,17 +160,17 @@ def distil_rounds(
         make = lambda: distil(lesson.target, lesson.annotations, materials.schema, place,
             recipe.part(Distillation),
             gold=lesson.gold, trust=lesson.trust, **more)
-        students.append(_whole(place, say) or make())
+        students.append(_whole(place, recipe.encoder, say) or make())
         if number < recipe.rounds:
             say(f'round {number} of {recipe.rounds} is done')
             p = students[-1].probabilities(lesson.target['tokens'], 'student reads the target').half()
             lesson = replace(lesson, annotations=replace(lesson.annotations, probabilities=p))
     return students
 
-def _whole(place, say):
+def _whole(place, encoder, say):
     "A student that was trained before and is undamaged, or None"
     if not on_first_process((place/'mtmt.json').exists): return None
-    try: return load_recognizer(place)
+    try: return load_recognizer(place, encoder)
     except DamagedError as e:
         say(f'{place.name}: damaged, and made again ({e})')
         on_first_process(lambda: shutil.rmtree(place))
@@ -384,8 +384,8 @@ def _teachers_of(about, folder, recipe):
         if not place.is_dir():
             raise MtmtError(f'{place}: no such teacher; a run can be reopened where its models are. '
                 'Its predictions can be read without them (mtmt.records)')
-        if task == 'recognition': out.recognizers[group] = load_recognizer(place)
-        else: out.evaluators[group] = load_evaluator(place)
+        if task == 'recognition': out.recognizers[group] = load_recognizer(place, recipe.encoder)
+        else: out.evaluators[group] = load_evaluator(place, recipe.encoder)
     return out
 
 # %% ../nbs/60_runs.ipynb #72e469cc

@@ -157,7 +157,7 @@ def distil(
         settings.steps(len(data)), annotations.calibration)
     score = (lambda: dev_scores(student, dev)) if dev else None
     log = train(student.encoder, data, objective, settings, f'{folder}.checkpoints', score, 'student')
-    save_folder(folder, student, task='student', log=log)
+    save_folder(folder, student, encoder, task='student', log=log)
     return student
 
 def _check(target, annotations, how, gold):
@@ -177,8 +177,6 @@ def _rows(annotations, how, trust, gold):
         vectors = annotations.vectors
         rows |= dict(vectors=vectors.view(len(vectors), -1, vectors.shape[-1]), weights=annotations.weights)
     return {k: v for k, v in rows.items() if v is not None}
-
-
 
 # %% ../nbs/40_student.ipynb #23dd478b
 def _student_data(tokens, tokenizer, settings, how, schema, rows):

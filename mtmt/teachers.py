@@ -19,14 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from .data import MtmtError, Schema, file_hash, schema_of, tag_names
-from .encoders import WordEncoder, freeze, load_encoder, load_exactly, load_tagger, load_tokenizer
-from .encoders import quiet
+from .encoders import WordEncoder, encoder_fingerprint, freeze, load_encoder, load_tagger, load_tokenizer
 from .eval import decode, scores
 from .losses import draw_pairs, pair_cosine, similarity, similarity_loss
-from .training import TrainSettings, WordData, encode_words, on_first_process, train
+from .training import TrainSettings, WordData, encode_words, on_first_process, round_to_half, train
 
 # %% ../nbs/20_teachers.ipynb #bd6a9196
 @dataclass
@@ -76,35 +75,37 @@ class Evaluator:
 MODEL_OF_TASK = dict(recognition='recognizer', similarity='evaluator')
 
 # %% ../nbs/20_teachers.ipynb #85544b03
+_WEIGHTS = 'trained.safetensors'
+
 def save_folder(
     folder, # Where the model goes
-    model, # `Recognizer` or `Evaluator`
+    model, # `Recognizer` or `Evaluator`; what was trained is rounded to half precision, here as on the disk
+    encoder:str, # What training started from: `embedded`, a folder, or a Hub id
     **about # Facts to keep with it
 ):
-    "Save a teacher or a student as a `transformers` folder, whole or not at all, and remove its checkpoints"
-    on_first_process(lambda: _save(Path(folder), model, about))
+    "Save what training changed in a teacher or a student, whole or not at all, and remove its checkpoints"
+    weights = dict(model.encoder.model.named_parameters())
+    trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
+    round_to_half(model.encoder)
+    about |= dict(encoder=encoder, frozen=sorted(set(weights)-set(trained)))
+    on_first_process(lambda: _save(Path(folder), model, trained, about))
 
-def _save(folder, model, about):
+def _save(folder, model, trained, about):
     "The same, by one process"
     aside = folder.with_name(f'.{folder.name}.{os.getpid()}.tmp')
     # left by a killed process
     for left in folder.parent.glob(f'.{folder.name}.*.tmp'): shutil.rmtree(left, ignore_errors=True)
     try:
-        with quiet():
-            model.encoder.model.save_pretrained(aside)
-            model.tokenizer.save_pretrained(aside)
-        about |= dict(attention_mask=model.encoder.use_mask, max_length=model.max_length,
-            similarity_map=getattr(model, 'similarity_map', None),
-            files={str(path.relative_to(aside)): file_hash(path) for path in _files(aside)})
+        aside.mkdir(parents=True)
+        save_file({name: weight.detach().half().contiguous() for name, weight in trained.items()}, aside/_WEIGHTS)
+        about |= dict(encoder_files=encoder_fingerprint(about['encoder']), tags=getattr(model, 'tags', None),
+            attention_mask=model.encoder.use_mask, max_length=model.max_length,
+            similarity_map=getattr(model, 'similarity_map', None), files={_WEIGHTS: file_hash(aside/_WEIGHTS)})
         (aside/'mtmt.json').write_text(json.dumps(about, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
     finally: shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(f'{folder}.checkpoints', ignore_errors=True)
-
-def _files(folder):
-    "All files of a folder, in a fixed order"
-    return sorted(path for path in folder.rglob('*') if path.is_file())
 
 # %% ../nbs/20_teachers.ipynb #20bd0c8a
 class DamagedError(MtmtError):
@@ -120,7 +121,8 @@ def read_about(
     try: about = json.loads(path.read_text())
     except ValueError as e: raise _damaged(path, f'it cannot be read: {e}') from e
     if not isinstance(about, dict): raise _damaged(path, 'it holds no facts of a model')
-    absent = {'attention_mask', 'max_length', 'similarity_map', 'files'}-set(about)
+    absent = {'encoder', 'encoder_files', 'frozen', 'tags', 'attention_mask', 'max_length', 'similarity_map',
+        'files'}-set(about)
     if absent: raise _damaged(path, f'it lacks {", ".join(sorted(absent))} (did an older version write it?)')
     if not isinstance(about['files'], dict): raise _damaged(path, 'it names no files')
     for name, digest in about['files'].items():
@@ -133,23 +135,49 @@ def _damaged(path, why):
     "The error for a file of a saved model"
     return DamagedError(f'{path}: {why}. Delete the folder {path.parent}: the next run makes the model again')
 
+# %% ../nbs/20_teachers.ipynb #efdd8765
+def _restore(model, folder, about):
+    "Put the trained weights of a folder into an encoder"
+    trained, shapes = load_file(folder/_WEIGHTS), {name: w.shape for name, w in model.named_parameters()}
+    wanted = set(shapes)-set(about['frozen'])
+    problems = {'are missing': wanted-set(trained), 'have no place in the model': set(trained)-wanted,
+        'have another shape': {name for name in wanted & set(trained) if trained[name].shape != shapes[name]}}
+    for what, names in problems.items():
+        if names: raise _damaged(folder/_WEIGHTS, f'{len(names)} weights {what}: {", ".join(sorted(names)[:3])}')
+    model.load_state_dict(trained, strict=False)
+    return WordEncoder(model, about['attention_mask']).eval()
+
+def _start_of(folder, about, encoder):
+    "The encoder that a saved model was trained from"
+    name = encoder or about['encoder']
+    if encoder_fingerprint(name) != about['encoder_files']:
+        raise MtmtError(f'{folder}: trained from the encoder {about["encoder"]!r}, and {name!r} is not the same '
+            'now (its files differ); give the folder or Hub id of the encoder as it was')
+    return name
+
 # %% ../nbs/20_teachers.ipynb #feb578aa
 def load_recognizer(
-    folder # Folder of a saved recognizer or student
+    folder, # Folder of a saved recognizer or student
+    encoder:str='' # Where the encoder that it started from is now; where it was, when left out
 )->Recognizer:
     "Load a recognizer from its folder"
-    about = read_about(folder)
-    encoder = WordEncoder(load_exactly(folder), about['attention_mask']).eval()
-    return Recognizer(encoder, load_tokenizer(str(folder)), about['max_length'])
+    folder, about = Path(folder), read_about(folder)
+    if about['tags'] is None: raise MtmtError(f'{folder}: an evaluator, which has no tags; a recognizer is needed')
+    name = _start_of(folder, about, encoder)
+    model = load_tagger(name, Schema(tuple(tag[2:] for tag in about['tags'][1::2])))
+    return Recognizer(_restore(model, folder, about), load_tokenizer(name), about['max_length'])
 
 # %% ../nbs/20_teachers.ipynb #d9cedc1e
 def load_evaluator(
-    folder # Folder of a saved evaluator
+    folder, # Folder of a saved evaluator
+    encoder:str='' # Where the encoder that it started from is now; where it was, when left out
 )->Evaluator:
     "Load an evaluator from its folder"
-    about = read_about(folder)
-    encoder = WordEncoder(load_exactly(folder, AutoModel), about['attention_mask']).eval()
-    return Evaluator(encoder, load_tokenizer(str(folder)), about['max_length'], about['similarity_map'])
+    folder, about = Path(folder), read_about(folder)
+    if about['tags'] is not None: raise MtmtError(f'{folder}: a recognizer; an evaluator is needed')
+    name = _start_of(folder, about, encoder)
+    model = _restore(load_encoder(name), folder, about)
+    return Evaluator(model, load_tokenizer(name), about['max_length'], about['similarity_map'])
 
 # %% ../nbs/20_teachers.ipynb #0544abae
 def flat(
@@ -208,7 +236,7 @@ def train_recognizer(
     data, objective = lesson(teacher, source, settings)
     score = (lambda: dev_scores(teacher, dev)) if dev else None
     log = train(teacher.encoder, data, objective, settings, f'{folder}.checkpoints', score, 'recognizer')
-    save_folder(folder, teacher, task='recognizer', log=log)
+    save_folder(folder, teacher, encoder, task='recognizer', log=log)
     return teacher
 
 # %% ../nbs/20_teachers.ipynb #d77a0a21
@@ -277,7 +305,7 @@ def train_evaluator(
     score = (lambda: _over_sources({lang: pair_scores(text) for lang, text in dev.items()})) if dev else None
     objective = _pair_objective(settings.seed, pairs, oo_share, similarity_map)
     log = train(teacher.encoder, data, objective, settings, f'{folder}.checkpoints', score, 'evaluator')
-    save_folder(folder, teacher, task='evaluator', log=log)
+    save_folder(folder, teacher, encoder, task='evaluator', log=log)
     return teacher
 
 def _pair_objective(seed, pairs, oo_share, similarity_map):

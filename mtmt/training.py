@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['processes', 'on_first_process', 'WordData', 'encode_words', 'has_bf16', 'TrainSettings', 'computing', 'Progress',
-           'TrainingError', 'WordTrainer', 'last_checkpoint', 'train']
+           'TrainingError', 'round_to_half', 'WordTrainer', 'last_checkpoint', 'train']
 
 # %% ../nbs/16_training.ipynb #8fbe0320
 import json, math, os
@@ -237,6 +237,15 @@ def _gathered(mine, counts, rank):
 class TrainingError(MtmtError):
     "A training that cannot give a useful model"
 
+# %% ../nbs/16_training.ipynb #d11f1e09
+@torch.no_grad()
+def round_to_half(
+    model:nn.Module # Changed in place
+):
+    "Round the weights in training to half precision, as they are stored"
+    for weight in model.parameters():
+        if weight.requires_grad: weight.copy_(weight.half())
+
 # %% ../nbs/16_training.ipynb #c2711b8f
 class WordTrainer(Trainer):
     "`Trainer` whose loss is a function of words"
@@ -318,9 +327,10 @@ def _check_weights(encoder, step, learning_rate):
         raise TrainingError(f'after step {step}: {len(bad)} weights are not finite numbers: {bad[0]}, ... '
             f'Lower learning_rate (now {learning_rate:g}), or compute in single precision: precision="fp32"')
 
-class _Finite(TrainerCallback):
-    "Looks at the weights before each checkpoint, so that none is kept with weights that are no numbers"
+class _EpochEnd(TrainerCallback):
+    "Before each score and checkpoint: weights as they will be stored, and none that is no number"
     def on_epoch_end(self, args, state, control, model=None, **kwargs):
+        round_to_half(model)
         _check_weights(model, state.global_step, args.learning_rate)
 
 # %% ../nbs/16_training.ipynb #0fb6a6fe
@@ -347,7 +357,7 @@ def train(
     "Train an encoder in place"
     arguments = settings.arguments(folder, score is not None, len(data))
     trainer = WordTrainer(encoder, data, objective, arguments, score, settings.head_lr_ratio, note)
-    trainer.add_callback(_Finite())
+    trainer.add_callback(_EpochEnd())
     with quiet(), computing(settings.threads):
         trainer.train(resume_from_checkpoint=on_first_process(lambda: last_checkpoint(folder)))
     # else it would go on computing in bf16 and differ from its saved self

@@ -21,6 +21,7 @@ from .charts import TYPE_COLOURS
 from .conflicts import Readings, conflicts, nearest_words
 from .data import MtmtError, write_atomically
 from .entities import KINDS, spans
+from .languages import marked
 
 # %% ../nbs/70_widgets.ipynb #3010b5b8
 def safe(
@@ -100,6 +101,7 @@ def columns(
     of_each = languages*len(read.tokens) if len(languages) == 1 else languages
     out = dict(name=read.name, systems=names, pair=[names.index(name) for name in pair], tags=read.tags,
         types=read.types, tokens=read.tokens, kinds=list(KINDS), languages=order,
+        language_names=[marked(lang, read.encoder) for lang in order],
         language=np.array([order.index(x) for x in of_each], np.uint8).tobytes(),
         said=[read.said[name].astype(np.uint8).tobytes() for name in names],
         probabilities=[_bytes(read.probabilities[x]) if x in read.probabilities else None for x in names],

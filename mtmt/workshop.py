@@ -357,7 +357,8 @@ def train_teachers(
         for task, group in [w for w in wanted if w not in found]:
             made_from = teacher_made_from(recipe, materials, task, groups[group])
             make = lambda folder: _train(recipe, materials, task, groups[group], folder, shop.say)
-            load = load_recognizer if task == 'recognition' else load_evaluator
+            kind = load_recognizer if task == 'recognition' else load_evaluator
+            load = lambda folder: kind(folder, recipe.encoder)
             try: found[task, group] = shop.obtain(MODEL_OF_TASK[task], made_from, make, load, timeout)
             except Timeout: shop.say(f'the {MODEL_OF_TASK[task]} of {group} is in training elsewhere')
     roles = role_names(recipe)

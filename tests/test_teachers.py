@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, set_seed
 from conftest import sentences
 from test_encoders import KINDS, byte_level
 from mtmt.data import MtmtError, Schema, dataset, tag_names
-from mtmt.encoders import WordEncoder, file_hash, load_tagger, load_tokenizer, weights_hash
+from mtmt.encoders import WordEncoder, encoder_fingerprint, file_hash, load_tagger, load_tokenizer, weights_hash
 from mtmt.eval import scores
 from mtmt.teachers import MODEL_OF_TASK, DamagedError, Recognizer, annotate, dev_scores, flat, load_evaluator, load_recognizer
 from mtmt.teachers import pair_f1, read_about, save_folder, train_evaluator, train_recognizer
@@ -42,7 +42,31 @@ def test_a_saved_folder_lists_every_file_of_it(saved):
         about = read_about(saved/name)
         assert about['task'] == name and name in MODEL_OF_TASK.values()
         assert about['files'] == {f.name: file_hash(f) for f in (saved/name).iterdir() if f.name != 'mtmt.json'}
-        assert {'config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'} <= set(about['files'])
+        assert set(about['files']) == {'trained.safetensors'}
+
+def test_frozen_weights_are_named_and_not_stored(tiny_encoder, tmp_path):
+    model = train_recognizer(corpus('en', 8), tmp_path/'model', tiny_encoder, QUICK, freeze_layers=1)
+    stored, about = load_file(tmp_path/'model'/'trained.safetensors'), read_about(tmp_path/'model')
+    assert not any('embeddings' in name or 'layer.0.' in name for name in stored)
+    assert set(stored) | set(about['frozen']) == {name for name, _ in model.encoder.model.named_parameters()}
+    assert not set(stored) & set(about['frozen']) and all(weight.dtype == torch.float16 for weight in stored.values())
+    assert about['encoder_files'] == encoder_fingerprint(tiny_encoder)
+
+def test_the_saved_model_is_the_one_that_was_used(tiny_encoder, tmp_path):
+    "Weights are rounded in memory as on the disk: reading it again changes no bit"
+    words, model = [['Amina', 'saw', 'Kano']], train_recognizer(corpus('en', 8), tmp_path/'model', tiny_encoder, QUICK)
+    assert torch.equal(load_recognizer(tmp_path/'model').probabilities(words), model.probabilities(words))
+
+def test_the_encoder_may_move_but_not_change(tiny_encoder, tmp_path):
+    here = Path(shutil.copytree(tiny_encoder, tmp_path/'here'))
+    model = train_recognizer(corpus('en', 8), tmp_path/'model', str(here), QUICK)
+    here.rename(tmp_path/'there')
+    words = [['Amina', 'saw', 'Kano']]
+    with pytest.raises(MtmtError, match='here: no such folder'): load_recognizer(tmp_path/'model')
+    again = load_recognizer(tmp_path/'model', str(tmp_path/'there'))
+    assert torch.equal(again.probabilities(words), model.probabilities(words))
+    (tmp_path/'there'/'config.json').write_text((tmp_path/'there'/'config.json').read_text().replace('gelu', 'relu'))
+    with pytest.raises(MtmtError, match='is not the same now'): load_recognizer(tmp_path/'model', str(tmp_path/'there'))
 
 def remove(path): path.unlink()
 def cut_off(path): path.write_bytes(path.read_bytes()[:-1])
@@ -65,7 +89,7 @@ def test_a_damaged_file_is_named(copy, name, spoil):
     LOAD[name](copy/name)
 
 @pytest.mark.parametrize('text', ['', '{"task": "recogn', '[]', '3', '{}', '{"attention_mask": true, "max_length": 32, "similarity_map": null}',
-    '{"attention_mask": true, "max_length": 32, "similarity_map": null, "files": 3}', b'\xff\xfe\x00'])
+    '{"encoder": "x", "encoder_files": {}, "frozen": [], "tags": null, "attention_mask": true, "max_length": 32, "similarity_map": null, "files": 3}', b'\xff\xfe\x00'])
 def test_broken_facts_are_named(copy, text):
     (copy/'recognizer'/'mtmt.json').write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DamagedError, match='recognizer/mtmt.json: it '): load_recognizer(copy/'recognizer')
@@ -80,15 +104,15 @@ def record_anew(folder):
     (folder/'mtmt.json').write_text(json.dumps(about))
 
 @pytest.mark.parametrize('name, change, message', [
-    ('recognizer', lambda w: [w.pop(k) for k in list(w) if k.startswith('classifier')], 'missing and would be random: classifier'),
+    ('recognizer', lambda w: [w.pop(k) for k in list(w) if k.startswith('classifier')], 'are missing: classifier'),
     ('recognizer', lambda w: w.update({'bert.pooler.dense.bias': torch.ones(32)}), 'no place in the model: bert.pooler'),
     ('recognizer', lambda w: w.update({'classifier.bias': torch.ones(3)}), 'another shape: classifier.bias'),
-    ('evaluator', lambda w: w.pop('encoder.layer.1.output.dense.bias'), 'missing and would be random: encoder.layer.1'),
+    ('evaluator', lambda w: w.pop('encoder.layer.1.output.dense.bias'), 'are missing: encoder.layer.1'),
     ('evaluator', lambda w: w.update({'classifier.bias': torch.ones(3)}), 'no place in the model: classifier.bias')])
 def test_a_saved_model_is_its_weights_no_more_and_no_fewer(copy, name, change, message):
-    weights = load_file(copy/name/'model.safetensors')
+    weights = load_file(copy/name/'trained.safetensors')
     change(weights)
-    save_file(weights, copy/name/'model.safetensors', metadata=dict(format='pt'))
+    save_file(weights, copy/name/'trained.safetensors')
     record_anew(copy/name)
     with pytest.raises(MtmtError, match=message): LOAD[name](copy/name)
 

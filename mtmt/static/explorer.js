@@ -212,7 +212,7 @@ function byLanguage(data, f, set) {
   const p = data.of[f.a][f.b], all = data.languages.map(() => 0), off = data.languages.map(() => new Set());
   for (const l of data.language) all[l]++;
   for (let i = 0; i < p.begin.length; i++) if (p.kind[i]) off[data.language[p.sentence[i]]].add(p.sentence[i]);
-  return el('div', {}, el('h3', {}, 'Sentences that differ'), data.languages.map((l, i) => {
+  return el('div', {}, el('h3', {}, 'Sentences that differ'), data.language_names.map((l, i) => {
     const x = off[i].size/Math.max(1, all[i]), on = f.language === String(i);
     const choose = () => set({language: on ? '' : String(i)});
     return el('div', {class: 'p'}, data.languages.length > 1 ? button(l, choose, pressed(on)) : el('span', {}, l || 'all'),
@@ -281,7 +281,7 @@ function controls(data, f, set) {
       pick('type', 'type', [[0, 'any'], ...data.types.map((t, i) => [i+1, t])], Number),
       data.seen ? pick('in the sources', 'seen', [['', 'any'], ['1', 'seen'], ['0', 'unseen']]) : null,
       data.languages.length > 1
-        ? pick('language', 'language', [['', 'any'], ...data.languages.map((l, i) => [i, l])])
+        ? pick('language', 'language', [['', 'any'], ...data.language_names.map((l, i) => [i, l.endsWith('*') ? `${l.slice(0, -1)} (unseen by the encoder)` : l])])
         : null,
       pick('order', 'order', [['divergence', 'strongest first'], ['text', 'as in the text']])),
     el('div', {class: 'bar'}, kindButtons(data, f, set),
