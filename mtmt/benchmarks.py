@@ -11,7 +11,7 @@ import hashlib, re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import ClassLabel, Dataset, Features, List, Value, load_dataset
+from datasets import ClassLabel, Dataset, load_dataset
 from huggingface_hub import constants
 
 from .corpus import CORPUS_LANGUAGES, CORPUS_SCHEMA, corpus_split, project_root

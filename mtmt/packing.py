@@ -92,7 +92,15 @@ def _sums(folder):
     pairs = [line.split('  ', 1) for line in lines]
     if not pairs or any(len(pair) != 2 for pair in pairs): return [SUMS]
     return [name for digest, name in pairs
-        if not (folder/name).is_file() or file_hash(folder/name) != digest]
+        if not (folder/name).is_file() or _hash(folder/name, (folder/name).stat()) != digest]
+
+_HASHES = {}
+
+def _hash(path, stat):
+    "Hash a file, once for each state of it: reading 170 MB at each use would take longer than the rest"
+    state = path, stat.st_size, stat.st_mtime_ns
+    if state not in _HASHES: _HASHES[state] = file_hash(path)
+    return _HASHES[state]
 
 # %% ../nbs/09_packing.ipynb #d690b48e
 def unpacked(

@@ -19,7 +19,7 @@ from datasets import Dataset
 from torch import Tensor
 
 import mtmt
-from .benchmarks import benchmark, load_labelled, source_schema
+from .benchmarks import benchmark, source_schema
 from .corpus import project_root
 from .data import MtmtError, content_hash, tag_names
 from .encoders import encoder_fingerprint

@@ -11,7 +11,7 @@ __all__ = ['LIBRARIES', 'fingerprint', 'kit', 'Materials', 'take', 'load_materia
 import ast, hashlib, importlib, inspect, json, platform, re, shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,7 @@ from .encoders import WordEncoder, encoder_fingerprint, load_config, load_encode
 from .external import as_annotations, read_system
 from .pool import LanguageWeights, Pooling, columns_of, rank_sources, sentence_vectors
 from .prototypes import Prototypes, aligned
-from .recipes import Corpora, Recipe, RecipeError, Start, out_folder
+from .recipes import Corpora, Recipe, RecipeError, Start
 from .teachers import MODEL_OF_TASK, Annotations, DamagedError, Evaluator, Recognizer, annotate
 from .teachers import calibration, load_evaluator, load_recognizer, train_evaluator, train_recognizer
 from .training import TrainSettings, has_bf16, on_first_process

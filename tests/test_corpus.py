@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 
-from mtmt.corpus import CORPUS_LANGUAGES, KIND_TYPES, corpus_folder, corpus_split, entity_texts, generate, names, parse_marked, read_marked
+from mtmt.corpus import CORPUS_LANGUAGES, KIND_TYPES, corpus_split, entity_texts, generate, names, parse_marked, read_marked, shipped
 from mtmt.data import DataError, content_hash, tag_names
 
-def marked(lang): return read_marked(corpus_folder()/'sentences'/f'{lang}.txt', lang)
+def marked(lang): return read_marked(shipped('data/corpus')/'sentences'/f'{lang}.txt', lang)
 
 def lines(part, lang):
-    text = (corpus_folder()/part/f'{lang}.txt').read_text(encoding='utf-8')
+    text = (shipped('data/corpus')/part/f'{lang}.txt').read_text(encoding='utf-8')
     return dict(line.split('\t') for line in text.splitlines())
 
 def types(tags): return Counter(t[2:] for t in tags if t[0] == 'B')
@@ -40,7 +40,7 @@ def test_training_text_keeps_clear_of_the_test(lang):
     assert not frames & plain
 
 def test_card_states_the_counts():
-    card = (corpus_folder()/'README.md').read_text()
+    card = (shipped('data/corpus')/'README.md').read_text()
     n = Counter(t for _, t in entity_texts(corpus_split('en', 'test')))
     assert f'{sum(n.values())} in every language: PER {n["PER"]}, LOC {n["LOC"]}, ORG {n["ORG"]}, MISC {n["MISC"]}' in card
     seen = {lang: set(entity_texts(generate(lang))) for lang in CORPUS_LANGUAGES}

@@ -9,7 +9,8 @@ from huggingface_hub import constants
 
 from mtmt.benchmarks import (BENCHMARKS, Benchmark, check_language, fetched, load_labelled, load_unlabelled, source_schema,
     split_file)
-from mtmt.data import DataError, Schema, content_hash, dataset, read_conll, read_words, tag_names, unlabelled, windows, write_conll
+from mtmt.data import DataError, Schema, content_hash, dataset, read_conll, read_words, tag_names, unlabelled, windows, word_pieces
+from mtmt.data import write_conll
 from mtmt.encoders import load_tokenizer
 
 CLEAN = 'EU B-ORG\nwins O\nMadrid B-LOC\n\nPeter B-PER\nBlack I-PER\n'
@@ -233,3 +234,31 @@ def test_counts_of_the_public_corpora(real_data):
         begun = sum(t[0] == 'B' for s in tag_names(corpus) for t in s)
         assert corpus.num_rows == n and begun+sum(report.to_o.values()) == entities
     assert source_schema('wikiann', 'aqmar', ['en'], str(real_data)).types == ('PER', 'LOC', 'ORG')
+
+# ---- scripts without spaces
+
+WITHOUT_SPACES = dict(Han=['中国', '北京', '毛泽东', '。'], Kana=['カタカナ', 'ひらがな', 'トヨタ'], Thai=['กรุงเทพ', 'ประเทศไทย'], Lao=['ສະຫວັນ'],
+    Khmer=['ភ្នំពេញ', 'កម្ពុជា'], Burmese=['ရန်ကုန်', 'မြန်မာ'])
+WITH_SPACES = ['القاهرة', 'ب', 'مصر', 'दिल्ली', 'भारत', 'Kano', 'Москва', '한국', 'አዲስ', '2010年', '.', 'הוא']
+
+@pytest.fixture(scope='module')
+def embedded(): return load_tokenizer('embedded')
+
+@pytest.mark.parametrize('script', WITHOUT_SPACES)
+def test_no_lone_space_before_a_word_of_a_script_without_spaces(embedded, script):
+    cut = word_pieces(WITHOUT_SPACES[script], embedded)
+    for word, ids in cut.items():
+        own = embedded([[word]], is_split_into_words=True, add_special_tokens=False)['input_ids'][0]
+        pieces = embedded.convert_ids_to_tokens(own)
+        # a lone mark of punctuation has no script
+        dropped = pieces[0] == '▁' and len(pieces) > 1 and word != '。'
+        assert ids == (own[1:] if dropped else own)
+
+def test_the_mend_is_needed(embedded):
+    "Else the test above would hold of a tokenizer that never makes a lone space"
+    first = lambda word: embedded.convert_ids_to_tokens(embedded([[word]], is_split_into_words=True, add_special_tokens=False)['input_ids'][0])[0]
+    assert {script for script, words in WITHOUT_SPACES.items() if any(first(word) == '▁' for word in words)} >= {'Han', 'Kana'}
+
+@pytest.mark.parametrize('word', WITH_SPACES)
+def test_other_scripts_are_cut_as_the_tokenizer_does(embedded, word):
+    assert word_pieces([word], embedded)[word] == embedded([[word]], is_split_into_words=True, add_special_tokens=False)['input_ids'][0]
