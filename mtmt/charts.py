@@ -64,7 +64,7 @@ def type_chart(
 def target_chart(
     rows:Sequence[dict] # Records of runs: target, method, f1
 )->alt.FacetChart:
-    "Draw F1 of each method on each target: a dot for each seed, a line at the mean, a star where it is unseen"
+    "Draw F1 of each method on each target: a dot for each seed, a line at the mean"
     data = pd.DataFrame([dict(target=marked(r['target'], r.get('encoder', '')), system=r['method'],
         f1=100*r['f1']) for r in rows])
     order = list(dict.fromkeys(data.system))

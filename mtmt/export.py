@@ -24,8 +24,8 @@ def model_of(
     if about['recipe']['tasks']: return load_recognizer(run/'model')
     name = about['teachers'].get('recognizer')
     if name is None:
-        raise MtmtError(f'{run}: the vote of several recognizers, which is no single model; use a method with a '
-            'student, such as tsl-multi')
+        raise MtmtError(f'{run}: the vote of several recognizers, which is no single model; use a method '
+            'with a student, such as tsl-multi')
     return load_recognizer(run.parent/'teachers'/name)
 
 # %% ../nbs/62_export.ipynb #5bef6b10
@@ -40,7 +40,8 @@ tagger = pipeline('token-classification', '{folder}', aggregation_strategy='firs
 tagger('{words}')
 ```
 
-The tag of a word is read at its first piece, so take `aggregation_strategy='first'`, and put spaces between words and punctuation marks as in the training text.
+The tag of a word is read at its first piece: take `aggregation_strategy='first'`. Put spaces between
+words and punctuation marks, as in the training text.
 '''
 
 def card(
@@ -50,17 +51,20 @@ def card(
     "Write the card of an exported model"
     sources, base = ', '.join(about['sources']), _BASE.get(about['encoder'], about['encoder'])
     types = [f'| {kind} | {100*found["f1"]:.1f} |' for kind, found in about['types'].items()]
+    labels = ('Labels of the target were used: see the signature.' if about['recipe']['allow_target_labels']
+        else f'No label of `{about["target"]}` was used in training.')
     versions = ', '.join(f'{name} {number}' for name, number in about['versions'].items() if number)
     lines = ['---', f'language: ["{about["target"]}"]', 'library_name: transformers',
         'pipeline_tag: token-classification', f'base_model: {base}', '---', '',
         f'# Named entities in `{about["target"]}`', '',
-        f'Trained by mtmt: method `{about["method"]}`, labelled text in {sources} ({about["source_benchmark"]}), encoder '
-        f'{base}, seed {about["seed"]}. No label of `{about["target"]}` was used in training.', '',
+        f'Trained by mtmt: method `{about["method"]}`, labelled text in {sources} '
+        f'({about["source_benchmark"]}), encoder {base}, seed {about["seed"]}. {labels}', '',
         _USE.format(folder=folder, words='...'), '## Score', '',
         f'On the test set of {about["benchmark"]}, in per cent; one seed, no interval:', '',
         '| | F1 |', '|---|---|', f'| all | {100*about["f1"]:.1f} |', *types, '',
         f'`{about["signature"]}`', '', '## Data', '', *(f'* {note}' for note in about['notes']), '',
-        'The weights were made from these texts and from the encoder. Look at the licence of each before you pass them on.',
+        'The weights were made from these texts and from the encoder. '
+        'Look at the licence of each before you pass them on.',
         '', f'Versions: {versions}.']
     return '\n'.join(lines)+'\n'
 

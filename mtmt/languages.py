@@ -6,17 +6,21 @@
 __all__ = ['SEEN', 'marked']
 
 # %% ../nbs/03_languages.ipynb #0bdc2e4c
-_XLM_R = frozenset('af am ar as az be bg bn br bs ca cs cy da de el en eo es et eu fa fi fr fy ga gd gl gu ha he hi '
-    'hr hu hy id is it ja jv ka kk km kn ko ku ky la lo lt lv mg mk ml mn mr ms my ne nl no om or pa pl ps pt ro ru '
-    'sa sd si sk sl so sq sr su sv sw ta te th tl tr ug uk ur uz vi xh yi zh'.split())
-_MBERT = frozenset('af an ar ast az azb ba bar be bg bn bpy br bs ca ce ceb cs cv cy da de el en es et eu fa fi fr fy '
-    'ga gl gu he hi hr ht hu hy id io is it ja jv ka kk kn ko ky la lb lmo lt lv mg min mk ml mn mr ms my nds ne new '
-    'nl nn no oc pa pl pms pnb pt ro ru scn sco sh sk sl sq sr su sv sw ta te tg th tl tr tt uk ur uz vi vo war yo '
-    'zh'.split())
+_XLM_R = frozenset((
+    'af am ar as az be bg bn br bs ca cs cy da de el en eo es et eu fa fi fr fy ga gd gl gu ha he '
+    'hi hr hu hy id is it ja jv ka kk km kn ko ku ky la lo lt lv mg mk ml mn mr ms my ne nl no om '
+    'or pa pl ps pt ro ru sa sd si sk sl so sq sr su sv sw ta te th tl tr ug uk ur uz vi xh yi zh').split())
+_MBERT = frozenset((
+    'af an ar ast az azb ba bar be bg bn bpy br bs ca ce ceb cs cv cy da de el en es et eu fa fi '
+    'fr fy ga gl gu he hi hr ht hu hy id io is it ja jv ka kk kn ko ky la lb lmo lt lv mg min mk '
+    'ml mn mr ms my nds ne new nl nn no oc pa pl pms pnb pt ro ru scn sco sh sk sl sq sr su sv sw '
+    'ta te tg th tl tr tt uk ur uz vi vo war yo zh').split())
 _AFRO = _XLM_R | frozenset('ig ny pcm rn rw sn st yo zu'.split())
 
-SEEN = {'embedded': _XLM_R, 'intfloat/multilingual-e5-small': _XLM_R, 'microsoft/Multilingual-MiniLM-L12-H384': _XLM_R,
-    'FacebookAI/xlm-roberta-base': _XLM_R, 'FacebookAI/xlm-roberta-large': _XLM_R, 'facebook/xlm-v-base': _XLM_R,
+SEEN = {'embedded': _XLM_R, 'intfloat/multilingual-e5-small': _XLM_R,
+    'microsoft/Multilingual-MiniLM-L12-H384': _XLM_R,
+    'FacebookAI/xlm-roberta-base': _XLM_R, 'FacebookAI/xlm-roberta-large': _XLM_R,
+    'facebook/xlm-v-base': _XLM_R,
     'bert-base-multilingual-cased': _MBERT, 'google-bert/bert-base-multilingual-cased': _MBERT,
     'Davlan/afro-xlmr-mini': _AFRO, 'Davlan/afro-xlmr-base': _AFRO}
 

@@ -24,12 +24,13 @@ BLOCK = 32
 
 def quantized(
     weight:Tensor # Matrix, (rows, columns); columns a multiple of 32
-)->tuple[Tensor, Tensor]: # Two numbers a byte, uint8 (rows, columns/2); scales, half precision (rows, columns/32)
+)->tuple[Tensor, Tensor]: # Two numbers a byte, (rows, columns/2); half-precision scales, (rows, columns/32)
     "Round a matrix to four bits a weight (Q4_0); a matrix that was rounded before comes back as it is"
     blocks = weight.detach().float().numpy().reshape(-1, BLOCK)
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], 1)
     scales = (largest/-8).astype(np.float16)
-    inverse = np.divide(1, scales, out=np.zeros(scales.shape, np.float32), where=scales != 0, dtype=np.float32)
+    inverse = np.divide(1, scales, out=np.zeros(scales.shape, np.float32), where=scales != 0,
+        dtype=np.float32)
     numbers = np.clip(np.floor(blocks*inverse+8.5), 0, 15).astype(np.uint8)
     packed = numbers[:, :BLOCK//2] | numbers[:, BLOCK//2:] << 4
     rows = len(weight)
@@ -121,8 +122,8 @@ def unpacked(
             # another process may have been quicker
             if not plain.is_dir() or _sums(plain): _unpack(folder, plain)
     except OSError as e:
-        raise PackingError(f'{plain}: the encoder cannot be unpacked here ({e.strerror or e}); free some space, '
-            'or name another folder in the environment variable HF_HOME') from e
+        raise PackingError(f'{plain}: the encoder cannot be unpacked here ({e.strerror or e}); '
+            'free some space, or name another folder in the environment variable HF_HOME') from e
     return plain
 
 def _unpack(folder, plain):

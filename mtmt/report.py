@@ -20,7 +20,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tqdm import tqdm
 
 from .compare import ORDER_SEEDS, cell_of, collapsed, compare, holm, interval, over_targets, recompute
-from .compare import UNSEEN, shared_tests, shown_tests, signature_differences, signature_parts, stored_counts
+from .compare import UNSEEN, shared_tests, shown_tests, signature_differences, signature_parts
+from .compare import stored_counts
 from .conflicts import Readings, joined, readings
 from .data import MtmtError, did_you_mean, write_atomically
 from .eval import SYSTEM_KEYS

@@ -97,10 +97,12 @@ def _save(folder, model, trained, about):
     for left in folder.parent.glob(f'.{folder.name}.*.tmp'): shutil.rmtree(left, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
-        save_file({name: weight.detach().half().contiguous() for name, weight in trained.items()}, aside/_WEIGHTS)
+        save_file({name: weight.detach().half().contiguous() for name, weight in trained.items()},
+            aside/_WEIGHTS)
         about |= dict(encoder_files=encoder_fingerprint(about['encoder']), tags=getattr(model, 'tags', None),
             attention_mask=model.encoder.use_mask, max_length=model.max_length,
-            similarity_map=getattr(model, 'similarity_map', None), files={_WEIGHTS: file_hash(aside/_WEIGHTS)})
+            similarity_map=getattr(model, 'similarity_map', None),
+                files={_WEIGHTS: file_hash(aside/_WEIGHTS)})
         (aside/'mtmt.json').write_text(json.dumps(about, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
@@ -143,7 +145,8 @@ def _restore(model, folder, about):
     problems = {'are missing': wanted-set(trained), 'have no place in the model': set(trained)-wanted,
         'have another shape': {name for name in wanted & set(trained) if trained[name].shape != shapes[name]}}
     for what, names in problems.items():
-        if names: raise _damaged(folder/_WEIGHTS, f'{len(names)} weights {what}: {", ".join(sorted(names)[:3])}')
+        if names:
+            raise _damaged(folder/_WEIGHTS, f'{len(names)} weights {what}: {", ".join(sorted(names)[:3])}')
     model.load_state_dict(trained, strict=False)
     return WordEncoder(model, about['attention_mask']).eval()
 
@@ -151,8 +154,8 @@ def _start_of(folder, about, encoder):
     "The encoder that a saved model was trained from"
     name = encoder or about['encoder']
     if encoder_fingerprint(name) != about['encoder_files']:
-        raise MtmtError(f'{folder}: trained from the encoder {about["encoder"]!r}, and {name!r} is not the same '
-            'now (its files differ); give the folder or Hub id of the encoder as it was')
+        raise MtmtError(f'{folder}: trained from the encoder {about["encoder"]!r}, and {name!r} is not '
+            'the same now (its files differ); give the folder or Hub id of the encoder as it was')
     return name
 
 # %% ../nbs/20_teachers.ipynb #feb578aa
@@ -162,7 +165,8 @@ def load_recognizer(
 )->Recognizer:
     "Load a recognizer from its folder"
     folder, about = Path(folder), read_about(folder)
-    if about['tags'] is None: raise MtmtError(f'{folder}: an evaluator, which has no tags; a recognizer is needed')
+    if about['tags'] is None:
+        raise MtmtError(f'{folder}: an evaluator, which has no tags; a recognizer is needed')
     name = _start_of(folder, about, encoder)
     model = load_tagger(name, Schema(tuple(tag[2:] for tag in about['tags'][1::2])))
     return Recognizer(_restore(model, folder, about), load_tokenizer(name), about['max_length'])

@@ -82,7 +82,8 @@ def _renumber(part, new):
     "The numbers of special pieces in a post-processor"
     if isinstance(part, list):
         # BERT and RoBERTa: a pair of piece and number
-        if len(part) == 2 and isinstance(part[0], str) and isinstance(part[1], int): return [part[0], new[part[1]]]
+        if len(part) == 2 and isinstance(part[0], str) and isinstance(part[1], int):
+            return [part[0], new[part[1]]]
         return [_renumber(x, new) for x in part]
     if not isinstance(part, dict): return part
     # a template: numbers under `ids`
@@ -136,7 +137,8 @@ def _save_model(model, kept, new, folder):
     before = len(embeddings.weight)
     embeddings.weight = torch.nn.Parameter(embeddings.weight.detach()[kept].clone())
     embeddings.num_embeddings = model.config.vocab_size = len(kept)
-    for name in ('pad_token_id', 'bos_token_id', 'eos_token_id', 'cls_token_id', 'sep_token_id', 'mask_token_id'):
+    for name in ('pad_token_id', 'bos_token_id', 'eos_token_id', 'cls_token_id', 'sep_token_id',
+        'mask_token_id'):
         old = getattr(model.config, name, None)
         if isinstance(old, int): setattr(model.config, name, new.get(old))
     with quiet(): model.save_pretrained(folder)
