@@ -34,7 +34,7 @@ def parameters(small_files, encoder, out, method, **more):
 
 def made(out):
     "Models of a folder by name: log and weights"
-    return {f.parent.relative_to(out).as_posix(): (json.loads(f.read_text())['log'], load_file(f.parent/'model.safetensors'))
+    return {f.parent.relative_to(out).as_posix(): (json.loads(f.read_text())['log'], load_file(f.parent/'trained.safetensors'))
         for f in sorted(out.rglob('mtmt.json'))}
 
 def equal_models(out, other):

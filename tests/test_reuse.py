@@ -140,7 +140,7 @@ def test_what_does_not_matter_changes_nothing(small_files, tmp_path, tiny_encode
     fresh = run(replace(elsewhere, out_dir=str(tmp_path/'fresh')))
     assert fresh['run'] == first['run'] and result(tmp_path/'fresh', fresh) == result(tmp_path/'there', first)
 
-def student(out, record): return load_file(out/record['run']/'model'/'model.safetensors')
+def student(out, record): return load_file(out/record['run']/'model'/'trained.safetensors')
 
 def test_the_number_of_workers_changes_no_bit(small_files, tmp_path, tiny_encoder):
     "One run at a time and two: equal names, equal weights; threads belong to the recipe"
@@ -216,18 +216,18 @@ def test_a_run_under_another_runs_name_is_made_again(small_files, tmp_path, tiny
     said = []
     assert run(asked, said.append)['f1'] == first['f1'] and any('made again, because of predictions.conll' in line for line in said)
 
-@pytest.mark.parametrize('spoil', [lambda f: (f/'model.safetensors').write_bytes((f/'model.safetensors').read_bytes()[:-100]),
-    lambda f: another_weight(f), lambda f: (f/'config.json').unlink(), lambda f: (f/'mtmt.json').write_text('{"task"')],
+@pytest.mark.parametrize('spoil', [lambda f: (f/'trained.safetensors').write_bytes((f/'trained.safetensors').read_bytes()[:-100]),
+    lambda f: another_weight(f), lambda f: (f/'trained.safetensors').unlink(), lambda f: (f/'mtmt.json').write_text('{"task"')],
     ids=['truncated', 'changed', 'missing', 'cut off'])
 def test_a_damaged_teacher_is_made_again(small_files, tmp_path, tiny_encoder, spoil):
     "No damaged weight is used, and none blocks the folder"
     asked = recipe(small_files, tmp_path, tiny_encoder, 'direct')
     first = run(asked)
     teacher = tmp_path/'teachers'/first['teachers']['recognizer']
-    weights = next(iter(load_file(teacher/'model.safetensors')))
+    weights = next(iter(load_file(teacher/'trained.safetensors')))
     if 'another_weight' in spoil.__code__.co_names:
-        spoil = lambda f: save_file({k: v+(k == weights) for k, v in load_file(f/'model.safetensors').items()},
-            f/'model.safetensors', {'format': 'pt'})
+        spoil = lambda f: save_file({k: v+(k == weights) for k, v in load_file(f/'trained.safetensors').items()},
+            f/'trained.safetensors', {'format': 'pt'})
     spoil(teacher)
     shutil.rmtree(tmp_path/first['run'])
     said = []
