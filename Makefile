@@ -16,7 +16,7 @@ demo: setup  ## English to Spanish and Swahili, three methods: prints a table, w
 	@HF_HUB_OFFLINE=1 $(BIN)/mtmt demo
 	@echo; echo "Notebooks: runs/demo/notebooks/*.ipynb   Summary: runs/demo/summary.json   Open them with: make lab"
 
-test: setup  ## notebooks in sync, lessons run, tests pass (under 15 minutes)
+test: setup  ## notebooks in sync, lessons run, tests pass
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/nbdev_test --n_workers 2
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q -n 2
 
