@@ -86,7 +86,7 @@ def _write_sums(folder, files):
 class PackingError(MtmtError):
     "A packed encoder that is not as it was made, or cannot be unpacked"
 
-def _sums(folder):
+def _wrong_files(folder):
     "Names of the files that are not as they were hashed"
     try: lines = (folder/SUMS).read_text().splitlines()
     except (OSError, UnicodeDecodeError): return [SUMS]
@@ -110,17 +110,17 @@ def unpacked(
 )->Path: # A plain `transformers` folder in half precision
     "Unpack an encoder, or find the folder where it was unpacked before"
     folder = Path(folder)
-    if wrong := _sums(folder):
+    if wrong := _wrong_files(folder):
         raise PackingError(f'{folder/wrong[0]}: not the file that was packed (its SHA-256 differs from '
-            f'{SUMS}); get it again: git checkout {folder.name}, or install the package again')
+            f'{SUMS}); get it again: git checkout -- {folder}, or install the package again')
     cache = Path(cache or Path(constants.HF_HOME)/'mtmt')
     plain = cache/f'encoder-{file_hash(folder/SUMS)[:12]}'
-    if plain.is_dir() and not _sums(plain): return plain
+    if plain.is_dir() and not _wrong_files(plain): return plain
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache/f'.{plain.name}.lock'):
             # another process may have been quicker
-            if not plain.is_dir() or _sums(plain): _unpack(folder, plain)
+            if not plain.is_dir() or _wrong_files(plain): _unpack(folder, plain)
     except OSError as e:
         raise PackingError(f'{plain}: the encoder cannot be unpacked here ({e.strerror or e}); '
             'free some space, or name another folder in the environment variable HF_HOME') from e
