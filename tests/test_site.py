@@ -47,7 +47,7 @@ CONTRAST = """root => {
 def site(tmp_path_factory):
     "The project's site, built offline in a copy"
     top = tmp_path_factory.mktemp('site')/'mtmt'
-    leave_out = ('.git', '.venv', 'runs', '_docs', '_proc', 'build', '__pycache__', 'encoder')
+    leave_out = ('.git', '.venv', 'runs', '_docs', '_proc', 'build', '__pycache__')
     shutil.copytree(ROOT, top, symlinks=True, ignore=shutil.ignore_patterns(*leave_out))
     env = dict(os.environ, PATH=f'{Path(sys.executable).parent}:/usr/bin:/bin')
     command = [sys.executable, '.ci/build_docs.py']
