@@ -17,10 +17,13 @@ from .data import MtmtError
 def recognition_loss(
     q:Tensor, # Student probabilities, (N, C)
     p:Tensor, # Teacher probabilities, (N, C)
-    reduction:str='sum' # sum over the classes, or mean (TSL; MTMT's released code without weights)
+    reduction:str='sum', # sum over the classes, or mean (TSL; MTMT's released code without weights)
+    kind:str='mse' # mse, the squared distance (TSL, MTMT), or kl, the divergence of q from p
 )->Tensor: # (N,)
-    "Return the squared distance of student and teacher for each word"
-    d = (q-p).square()
+    "Return the distance of student and teacher for each word"
+    # the smallest normal number: a probability that has underflowed to 0 still has a finite logarithm
+    d = F.kl_div(q.clamp_min(torch.finfo(q.dtype).tiny).log(), p, reduction='none') if kind == 'kl' \
+        else (q-p).square()
     return d.sum(-1) if reduction == 'sum' else d.mean(-1)
 
 # %% ../nbs/12_losses.ipynb #b51a2ff4
@@ -184,12 +187,13 @@ def mtmt_loss(
     agreement_map:str='sigmoid', # Map inside gamma: sigmoid or cosine
     agreement_scope:str='mean', # gamma of a word: mean over its pairs; pair, with ner_words='pair'; or none
     agreement_p:Tensor|None=None, # Probabilities that gamma compares, (N, C'); p when left out
-    trust:Tensor|None=None # A further weight of each word in the recognition loss, (N,); 1 when left out
+    trust:Tensor|None=None, # A further weight of each word in the recognition loss, (N,); 1 when left out
+    ner_loss:str='mse' # Distance in the recognition loss: mse, or kl (ours)
 )->dict[str, Tensor]: # loss, recognition, similarity (means, before lambda)
     "Compute the student's loss (MTMT, released code; pairs inside the batch are ours)"
     on = '' if weights == 'none' else weights
     p, s = p.detach(), s.detach()
-    rec = recognition_loss(q, p, ner_reduction)
+    rec = recognition_loss(q, p, ner_reduction, ner_loss)
     if 'a' in on: rec = rec*alpha(p)
     if trust is not None: rec = rec*trust
     g = torch.ones_like(s)

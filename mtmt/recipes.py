@@ -105,6 +105,7 @@ CHOICES = dict(
     device=('auto', 'cpu'),
     select=('source-dev', 'last', 'target-dev'),
     schedule=('linear', 'constant', 'cosine', 'constant_with_warmup'),
+    ner_loss=('mse', 'kl'),
     ner_reduction=('sum', 'mean'),
     ner_words=('all', 'pair'),
     decode=('argmax', 'bio'),

@@ -30,6 +30,7 @@ class Distillation(Prototypes):
     tasks:tuple[str, ...]=('recognition', 'similarity') # Tasks of the student
     weights:str='abg' # Weights in use: any of a, b, g, or none
     similarity_weight:float=.5 # lambda
+    ner_loss:str='mse' # Recognition: mse, the squared distance [released], or kl, the divergence
     ner_reduction:str='sum' # Over classes: sum, or mean [released without weights]
     ner_words:str='all' # Words in the recognition loss: all, or those of the pairs [pair]
     similarity_map:str='sigmoid' # sigmoid [released] or half
@@ -99,7 +100,8 @@ def student_objective(
             r, s = student_similarity(pair_cosine(h, drawn), *given), pooled_similarity(vectors, *given)
         parts = mtmt_loss(q, p, r, s, drawn, how.weights, how.similarity_weight, how.ner_reduction,
             how.ner_words if len(drawn) else 'all', agreement_map, how.agreement_scope,
-            type_probabilities(p, kind) if how.same_class == 'type' else None, batch.get('trust'))
+            type_probabilities(p, kind) if how.same_class == 'type' else None, batch.get('trust'),
+            how.ner_loss)
         if how.self_training:
             own = self_training_step(encoder.prototypes, h, q, p, kind, how, step/steps)
             parts |= dict(loss=parts['loss']+how.self_training*own, self_training=own,

@@ -161,23 +161,24 @@ def test_the_content_hash_is_what_it_was(tmp_path):
     named = dataset(corpus['tokens'], tag_names(corpus), Schema(('LOC', 'ORG', 'PER')), ids=['x', 'y'])
     assert content_hash(named) == content_hash(corpus)
 
+@pytest.fixture(scope='module')
+def embedded(): return load_tokenizer('embedded')
+
 @SAME_FOLDER
 @given(tokens=st.lists(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=40), min_size=1, max_size=4),
     room=st.integers(8, 64))
-def test_every_word_has_one_place_whatever_the_unicode(tokens, room):
-    tokenizer = load_tokenizer('embedded')
-    cut = windows(tokens, tokenizer, room, overlap=room//4)
+def test_every_word_has_one_place_whatever_the_unicode(embedded, tokens, room):
+    cut = windows(tokens, embedded, room, overlap=room//4)
     assert [row for w in cut for row in w['rows']] == list(range(sum(map(len, tokens))))
     for w in cut:
         assert len(w['input_ids']) <= room and len(w['first']) == len(w['rows'])
         if w['rows']: assert 0 < min(w['first']) and max(w['first']) < len(w['input_ids'])-1
 
-def test_first_pieces_agree_with_the_tokenizer():
-    tokenizer = load_tokenizer('embedded')
+def test_first_pieces_agree_with_the_tokenizer(embedded):
     words = "Rais William Ruto aliwasili Kigali , Ọjọ́bọ̀ 中国 राष्ट्रपति".split()
-    enc = tokenizer([words], is_split_into_words=True)
+    enc = embedded([words], is_split_into_words=True)
     ids = enc.word_ids(0)
-    [w] = windows([words], tokenizer)
+    [w] = windows([words], embedded)
     assert w['input_ids'] == enc['input_ids'][0] and w['first'] == [ids.index(i) for i in range(len(words))]
 
 @pytest.mark.parametrize('lang', ['sw', 'zh-min-nan', 'sr_Latn', 'be-x-old', 'x.y', 'ქართული'])
@@ -240,9 +241,6 @@ def test_counts_of_the_public_corpora(real_data):
 WITHOUT_SPACES = dict(Han=['中国', '北京', '毛泽东', '。'], Kana=['カタカナ', 'ひらがな', 'トヨタ'], Thai=['กรุงเทพ', 'ประเทศไทย'], Lao=['ສະຫວັນ'],
     Khmer=['ភ្នំពេញ', 'កម្ពុជា'], Burmese=['ရန်ကုန်', 'မြန်မာ'])
 WITH_SPACES = ['القاهرة', 'ب', 'مصر', 'दिल्ली', 'भारत', 'Kano', 'Москва', '한국', 'አዲስ', '2010年', '.', 'הוא']
-
-@pytest.fixture(scope='module')
-def embedded(): return load_tokenizer('embedded')
 
 @pytest.mark.parametrize('script', WITHOUT_SPACES)
 def test_no_lone_space_before_a_word_of_a_script_without_spaces(embedded, script):

@@ -58,7 +58,7 @@ def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_
     assert run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'))['run'] != first['run']      # other data, other run
 
 @pytest.mark.parametrize('option', [dict(similarity_map='half', agreement_map='cosine'), dict(calibrate_similarity=True),
-    dict(same_class='type'), dict(ner_words='pair', agreement_scope='pair'), dict(pairs_from='corpus', corpus_pairs=60),
+    dict(ner_loss='kl'), dict(same_class='type'), dict(ner_words='pair', agreement_scope='pair'), dict(pairs_from='corpus', corpus_pairs=60),
     dict(pair_balance='none'), dict(teacher_cache=False), dict(knn_reliability=True), dict(keep_share=.6), dict(rounds=2),
     dict(self_training=.5), dict(alignment=.1, alignment_start=0.), dict(head_lr_ratio=.001), dict(attention_mask=False),
     dict(select='last'), dict(decode='bio'), dict(freeze_layers=1), dict(weights='bg'), dict(agreement_scope='none')])
