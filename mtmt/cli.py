@@ -24,7 +24,7 @@ from .widgets import write_page
 
 # %% ../nbs/85_cli.ipynb #29923873
 DEMO = dict(targets=['es', 'sw'], methods=['direct', 'tsl', 'mtmt'], seeds=[0], out_dir='runs/demo',
-    limit=800, ner_loss='kl')
+    limit=700, ner_loss='kl')
 
 # %% ../nbs/85_cli.ipynb #35987ce3
 def _names(text): return [x.strip() for x in text.split(',') if x.strip()]
