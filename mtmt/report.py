@@ -25,8 +25,8 @@ from .compare import stored_counts
 from .conflicts import Readings, joined, readings
 from .data import MtmtError, did_you_mean, write_atomically
 from .eval import SYSTEM_KEYS
+from .methods import METHODS
 from .records import folder_name, read_predictions, read_probabilities, read_record, read_runs
-from .recipes import METHODS
 from .slices import describe
 from .widgets import write_page
 

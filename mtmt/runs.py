@@ -25,8 +25,9 @@ from .data import MtmtError, content_hash, tag_names
 from .encoders import encoder_fingerprint
 from .eval import decode, scores, signature
 from .external import read_system
+from .methods import METHODS
 from .pool import Pooling, TeacherPool, combined, pooled
-from .recipes import METHODS, Corpora, Recipe, RecipeError, Start, make_recipe, out_folder, own_options
+from .recipes import Corpora, Recipe, RecipeError, Start, make_recipe, out_folder, own_options
 from .records import FORMAT, RecordError, changed_parts, damaged_files, folder_name, note_asked
 from .records import read_record, write_record
 from .selection import Refinement, language_score, least_foreign, neighbour_weights, neighbours_alike

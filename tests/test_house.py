@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT
 
 # Modules in the order of the plan: each imports only from those before it.
-PLAN = ('data languages corpus benchmarks packing encoders vocabulary losses entities eval training teachers pool prototypes selection student external recipes '
-    'workshop records runs export compare slices charts conflicts widgets report engines batch cli').split()
+PLAN = ('data languages corpus benchmarks packing encoders vocabulary losses entities eval training teachers pool prototypes selection student external methods recipes '
+    'workshop records runs export compare slices charts conflicts widgets report engines batch commands cli').split()
 # What a module may use beside that: a record is a format, and reads no models.
 ONLY = dict(records={'data', 'entities'})
 # Two definitions that are one idea, in one cell.
@@ -150,3 +150,12 @@ def figures():
         semicolons_a_hundred_lines=round(100*semi/lines, 1), one_letter_names=short, with_a_later_lesson=f'{100*(1-missing/named):.0f} %')
 
 if __name__ == '__main__': print(figures())
+
+def test_help_needs_no_torch():
+    "Help, and a command that does not exist, answer at once: nothing heavy is loaded before the words are understood"
+    code = ('import contextlib, sys\nfrom mtmt.cli import main\n'
+        'for words in ([], ["--help"], ["batch", "--help"], ["bacth"]):\n    with contextlib.suppress(SystemExit): main(words)\n'
+        'heavy = {"torch", "transformers", "datasets", "pandas", "numpy"} & set(sys.modules)\nassert not heavy, heavy')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'mtmt-released' in done.stdout and "invalid choice: 'bacth'" in done.stderr

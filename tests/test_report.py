@@ -12,7 +12,7 @@ from mtmt.data import MtmtError
 from mtmt.records import folder_name, read_record
 from mtmt.report import compared_methods, comparison, finished, leaderboard, methods_together, recompute_all, runs_not_shown
 from mtmt.report import slices_by_test, table, with_status, write_report
-from mtmt.recipes import METHODS
+from mtmt.methods import METHODS
 from test_compare import changed, gold_tags, made_run
 
 @pytest.fixture

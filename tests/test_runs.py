@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from conftest import sentences, write
 from mtmt.data import MtmtError
-from mtmt.recipes import METHODS, make_recipe
+from mtmt.methods import METHODS
+from mtmt.recipes import make_recipe
 from mtmt.records import read_predictions
 from mtmt.runs import run
 
