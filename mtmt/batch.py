@@ -6,7 +6,7 @@
 __all__ = ['SUMMARY', 'time_left', 'job_name', 'write_summary', 'run_jobs', 'batch_jobs', 'sweep_jobs']
 
 # %% ../nbs/80_batch.ipynb #d8d202c8
-import itertools, json, sys, time
+import itertools, json, sys, threading, time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,25 +44,15 @@ def _span(seconds):
     if seconds < 100: return f'{max(seconds, 0):.0f} s'
     return f'{seconds/60:.0f} min' if seconds < 6000 else f'{seconds/3600:.1f} h'
 
-# %% ../nbs/80_batch.ipynb #39b06d03
-class _Board:
-    "What is known of each run: a live table on a terminal, lines elsewhere"
-    def __init__(self, methods:Mapping[str, str], log:Path, workers:int, console:Console|None=None):
-        self.methods, self.log, self.workers, self.begin = methods, log, workers, time.time()
-        self.said, self.took, self.console = {}, defaultdict(list), console or Console()
-        self.live = self.bar = None
-        if self.console.is_terminal:
-            self.live = Live(get_renderable=self.table, console=self.console, refresh_per_second=1)
-        else: self.bar = tqdm(total=len(methods), unit='run', desc=f'{workers} at a time')
-    def __enter__(self):
-        if self.live: self.live.start()
-        return self
-    def __exit__(self, *error): self.live.stop() if self.live else self.bar.close()
+# %% ../nbs/80_batch.ipynb #5fa0c3b1
+class _Log:
+    "What the log of a batch and the files beside it say since the beginning"
+    def __init__(self, path:Path): self.path, self.begin = path, time.time()
 
     def started(self)->dict[str, tuple[float, str]]:
         "Time and place of the latest start of each run since the beginning"
         out = {}
-        text = self.log.read_text(encoding='utf-8', errors='replace') if self.log.is_file() else ''
+        text = self.path.read_text(encoding='utf-8', errors='replace') if self.path.is_file() else ''
         for line in text.splitlines():
             try: said = json.loads(line)
             except ValueError: continue             # cut off, or damaged
@@ -70,10 +60,45 @@ class _Board:
                 out[said['run']] = said['time'], said['where']
         return out
 
+    def doing(self, name)->str:
+        "What a run is at, and how long that will take"
+        try: state = json.loads(self.path.with_name(f'{name}.progress.json').read_text())
+        except (OSError, ValueError): return 'starting'
+        left = '' if state['seconds_left'] is None else f', {_span(state["seconds_left"])} left'
+        return f'{state["doing"]} {state["done"]} of {state["of"]}{left}'
+
+# %% ../nbs/80_batch.ipynb #39b06d03
+class _Board:
+    "What is known of each run: a live table on a terminal, lines elsewhere"
+    def __init__(self, methods:Mapping[str, str], log:Path, workers:int, console:Console|None=None):
+        self.methods, self.log, self.workers = methods, _Log(log), workers
+        self.said, self.took, self.console = {}, defaultdict(list), console or Console()
+        self.live = self.bar = None
+        self.over = threading.Event()
+        if self.console.is_terminal:
+            self.live = Live(get_renderable=self.table, console=self.console, refresh_per_second=1)
+        else: self.bar = tqdm(total=len(methods), unit='run', desc=f'{workers} at a time')
+    def __enter__(self):
+        if self.live: self.live.start()
+        else: threading.Thread(target=self.say_steps, daemon=True).start()
+        return self
+    def __exit__(self, *error):
+        self.over.set()
+        self.live.stop() if self.live else self.bar.close()
+
+    def running(self)->dict[str, tuple[float, str]]:
+        "The runs that have started and not ended"
+        return {name: x for name, x in self.log.started().items() if name not in self.said}
+
+    def say_steps(self):
+        "Say once a minute what each run is at"
+        while not self.over.wait(60):
+            for name in self.running(): self.bar.write(f'{name}  {self.log.doing(name)}', file=sys.stdout)
+
     def ended(self, name, said, before):
         "Note the end of a run"
         self.said[name] = said
-        start = self.started().get(name, (time.time(), ''))[0]
+        start = self.log.started().get(name, (time.time(), ''))[0]
         if not before: self.took[self.methods[name]].append(time.time()-start)
         if self.bar is not None:
             self.bar.write(f'{name}  {said}', file=sys.stdout)
@@ -82,9 +107,10 @@ class _Board:
     def table(self)->Table:
         "The table as it is now"
         now = time.time()
-        running = {name: x for name, x in self.started().items() if name not in self.said}
+        running = self.running()
         rows = [(name, 'failed') for name, said in self.said.items() if said == 'failed']
-        rows += [(name, f'running for {_span(now-t)}, {where}') for name, (t, where) in running.items()]
+        rows += [(name, f'running for {_span(now-t)}, {where}: {self.log.doing(name)}')
+            for name, (t, where) in running.items()]
         rows += [(name, said) for name, said in reversed(self.said.items()) if said != 'failed']
         rows += [(name, 'waiting') for name in self.methods if name not in self.said and name not in running]
         room = max(self.console.height-8, 5)
