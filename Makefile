@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow docs lab notebooks export setup clean
+.PHONY: help demo test test-slow bench docs lab notebooks export setup clean
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -22,6 +22,9 @@ test: setup  ## notebooks in sync, lessons run, tests pass
 
 test-slow: setup  ## the tests marked slow as well
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q --slow
+
+bench: setup  ## how fast the kit is beside the shapes that others use; writes runs/bench/ (20 minutes)
+	HF_HUB_OFFLINE=1 $(BIN)/papermill --no-progress-bar nbs/benchmarks/speed.ipynb runs/bench/speed.ipynb
 
 docs: setup  ## the site, in _docs/
 	$(BIN)/python .ci/build_docs.py

@@ -55,7 +55,7 @@ def test_sweep_files_make_recipes():
 
 def test_a_batch_takes_up_where_it_stopped(tmp_path, tiny_encoder):
     args = [str(Path(sys.executable).parent/'mtmt'), 'batch', '--targets', 'sw', '--methods', 'direct,tsl', '--out', str(tmp_path/'b'),
-        '-p', 'limit', '64', '-p', 'epochs', '1', '-p', 'encoder', tiny_encoder]
+        '-p', 'limit', '64', '-p', 'epochs', '1', '-p', 'encoder', tiny_encoder, '-p', 'max_length', '60']
     first = subprocess.run(args, capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
     assert first.returncode == 0, first.stderr[-2000:]
     summary = json.loads((tmp_path/'b'/'summary.json').read_text())

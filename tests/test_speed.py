@@ -1,0 +1,57 @@
+"What costs time, as numbers that do not depend on the machine: padding, shapes, and how often an encoder reads a word."
+from collections import Counter
+
+import pytest
+from torch.nn.modules.module import register_module_forward_hook
+
+from conftest import sentences
+from mtmt.benchmarks import load_labelled
+from mtmt.corpus import CORPUS_SCHEMA
+from mtmt.data import Schema, dataset, unlabelled
+from mtmt.encoders import WordEncoder, load_tagger, load_tokenizer
+from mtmt.student import Distillation, distil
+from mtmt.teachers import annotate, train_evaluator, train_recognizer
+from mtmt.training import TrainSettings, WordData, WordTrainer
+
+def batches_of(tokens, tmp_path, encoder, **settings):
+    "Masks of the batches of an epoch"
+    data = WordData(tokens, load_tokenizer(encoder))
+    arguments = TrainSettings(device='cpu', **settings).arguments(tmp_path, False, len(data))
+    model = WordEncoder(load_tagger(encoder, CORPUS_SCHEMA))
+    return [b['attention_mask'] for b in WordTrainer(model, data, None, arguments).get_train_dataloader()]
+
+@pytest.mark.parametrize('lang, times', [('en', 1), ('sw', 1), ('zh', 1), ('en', 8)])
+def test_hardly_any_of_a_batch_is_padding(tmp_path, lang, times):
+    "2,000 sentences in batches of 4, or 16,000 in batches of 32"
+    masks = batches_of(list(load_labelled('corpus', lang, 'train', CORPUS_SCHEMA)[0]['tokens'])*times, tmp_path, 'embedded')
+    assert len(masks[0]) == 4*times
+    assert sum(m.sum().item() for m in masks)/sum(m.numel() for m in masks) >= .95
+    assert len({m.shape for m in masks}) <= 64
+
+def test_the_order_of_batches_is_not_that_of_lengths(tmp_path):
+    tokens = load_labelled('corpus', 'en', 'train', CORPUS_SCHEMA)[0]['tokens']
+    lengths = [m.shape[1] for m in batches_of(tokens, tmp_path, 'embedded')]
+    steps = [b >= a for a, b in zip(lengths, lengths[1:])]
+    assert .3 < sum(steps)/len(steps) < .7
+
+def test_each_model_reads_a_word_as_often_as_it_must(tmp_path, tiny_encoder):
+    "A teacher reads the target once, whatever the number of epochs; a student once an epoch"
+    schema = Schema(('PER', 'LOC', 'ORG'))
+    rows = list(sentences('sw', 40, 0))
+    target = dataset([w for w, _ in rows], [t for _, t in rows], schema)
+    settings = TrainSettings(epochs=1, device='cpu')
+    recognizer = train_recognizer(target, tmp_path/'r', tiny_encoder, settings)
+    evaluator = train_evaluator(target, tmp_path/'e', tiny_encoder, settings)
+    words, read = sum(map(len, target['tokens'])), Counter()
+    def count(module, args, out):
+        if isinstance(module, WordEncoder): read[module] += len(args[2])
+    hook = register_module_forward_hook(count)
+    try:
+        for epochs in (1, 3):
+            read.clear()
+            for _ in range(2): found = annotate(target['tokens'], recognizer, evaluator, tmp_path/f'{epochs}.safetensors')
+            assert read == {recognizer.encoder: words, evaluator.encoder: words}
+            student = distil(unlabelled(target), found, schema, tmp_path/f's{epochs}', Distillation(), tiny_encoder,
+                TrainSettings(epochs=epochs, device='cpu'))
+            assert read[student.encoder] == epochs*words
+    finally: hook.remove()
