@@ -1,8 +1,8 @@
 """Run chapters in fresh kernels and keep their outputs; make README.md from index.ipynb.
 
 usage: run_notebooks.py [--out DIR] [NOTEBOOK ...]
-Without names: all chapters, the index and the experiment. Notebooks in encoders/ need text of their own and
-are run by hand. DIR holds the runs of experiments. With finished runs there, experiments are quick; without DIR
+Without names: all chapters, the index and the experiment. Notebooks in encoders/ need text of their own, and
+the benchmark an idle machine: run them by hand. DIR holds the runs of experiments. With finished runs there, experiments are quick; without DIR
 they go to a temporary folder."""
 import argparse, os, re, subprocess, sys, tempfile
 from pathlib import Path
@@ -39,7 +39,7 @@ def readme(index=ROOT/'nbs'/'index.ipynb'):
     notebook = nbformat.read(index, 4)
     notebook.cells = [c for c in notebook.cells if '#| hide' not in c.source]
     text, _ = MarkdownExporter().from_notebook_node(notebook)
-    text = re.sub(r'\]\((?=images/|experiments/|tutorials/|encoders/|\d\d_)', '](nbs/', text)
+    text = re.sub(r'\]\((?=images/|experiments/|tutorials/|encoders/|benchmarks/|\d\d_)', '](nbs/', text)
     return '<!-- made from nbs/index.ipynb by `make notebooks`; edit that -->\n\n'+text.strip()+'\n'
 
 def main():
