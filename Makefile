@@ -24,6 +24,7 @@ test-slow: setup  ## the tests marked slow as well
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q --slow
 
 bench: setup  ## how fast the kit is beside the shapes that others use; writes runs/bench/ (20 minutes)
+	@mkdir -p runs/bench
 	HF_HUB_OFFLINE=1 $(BIN)/papermill --no-progress-bar nbs/benchmarks/speed.ipynb runs/bench/speed.ipynb
 
 docs: setup  ## the site, in _docs/
