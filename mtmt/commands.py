@@ -66,7 +66,7 @@ _WITH_TABLE = dict(
 _WITHOUT = dict(
     recompute=lambda args: recompute_all(find_folder(args.folder)),
     compare=lambda args: print(comparison(find_folder(args.folder), args.systems, args.baseline,
-    args.may_differ)),
+        args.may_differ)),
     slices=lambda args: print(slices_by_test(find_folder(args.folder), args.targets, args.data_dir)),
     report=_report,
     export=_export,

@@ -107,9 +107,11 @@ def run_notebook(
     progress = out.with_suffix('.progress.json')
     progress.unlink(missing_ok=True)
     _log(out, 'started', where)
-    done = watched(['papermill', source, out, '-k', 'python3', '--cwd', project_root(), '--no-progress-bar',
-        '-y', json.dumps(parameters)], OMP_NUM_THREADS=str(recipe.threads), MTMT_PROGRESS=str(progress))
-    progress.unlink(missing_ok=True)
+    try:
+        done = watched(['papermill', source, out, '-k', 'python3', '--cwd', project_root(),
+            '--no-progress-bar', '-y', json.dumps(parameters)], OMP_NUM_THREADS=str(recipe.threads),
+            MTMT_PROGRESS=str(progress))
+    finally: progress.unlink(missing_ok=True)
     found = None if done.returncode else notebook_run(out, parameters)
     _log(out, 'done' if found else 'failed', where)
     if not found: _failed(out, done.stderr, started, recipe)
