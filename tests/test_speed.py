@@ -2,6 +2,8 @@
 from collections import Counter
 
 import pytest
+import torch
+from hypothesis import given, strategies as st
 from torch.nn.modules.module import register_module_forward_hook
 
 from conftest import sentences
@@ -11,7 +13,7 @@ from mtmt.data import Schema, dataset, unlabelled
 from mtmt.encoders import WordEncoder, load_tagger, load_tokenizer
 from mtmt.student import Distillation, distil
 from mtmt.teachers import annotate, train_evaluator, train_recognizer
-from mtmt.training import TrainSettings, WordData, WordTrainer
+from mtmt.training import SimilarLengths, TrainSettings, WordData, WordTrainer
 
 def batches_of(tokens, tmp_path, encoder, **settings):
     "Masks of the batches of an epoch"
@@ -33,6 +35,16 @@ def test_the_order_of_batches_is_not_that_of_lengths(tmp_path):
     lengths = [m.shape[1] for m in batches_of(tokens, tmp_path, 'embedded')]
     steps = [b >= a for a, b in zip(lengths, lengths[1:])]
     assert .3 < sum(steps)/len(steps) < .7
+
+@given(st.lists(st.integers(1, 128), min_size=1, max_size=300), st.integers(1, 9), st.integers(1, 8))
+def test_an_order_holds_each_window_once_in_batches_of_like_length(lengths, size, pool):
+    "Every window once; a pool of batches has as little padding as its windows allow, sorted and cut"
+    order = list(SimilarLengths(torch.tensor(lengths), size, pool))
+    assert sorted(order) == list(range(len(lengths)))
+    if len(lengths) <= size*pool:
+        batches = [[lengths[i] for i in order[a:a+size]] for a in range(0, len(order), size)]
+        by_length = sorted(lengths)
+        assert sorted(map(sorted, batches)) == sorted(by_length[a:a+size] for a in range(0, len(order), size))
 
 def test_each_model_reads_a_word_as_often_as_it_must(tmp_path, tiny_encoder):
     "A teacher reads the target once, whatever the number of epochs; a student once an epoch"
