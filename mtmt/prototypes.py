@@ -10,6 +10,7 @@ __all__ = ['Prototypes', 'responsibilities', 'batch_prototypes', 'moved', 'align
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
@@ -89,21 +90,25 @@ class SourceAndTarget(WordData):
     ):
         y, unknown = flat(source['ner_tags']), torch.full((sum(map(len, target)),), -100)
         super().__init__([*source['tokens'], *target], tokenizer, max_length, labels=torch.cat([y, unknown]))
-        self.sides = [[w for w in self.windows if (w['rows'][0] < len(y)) == mine] for mine in (True, False)]
+        # windows of the source come first
+        self.count = int(np.searchsorted(self.windows.words, len(y)))
         chance = torch.Generator().manual_seed(seed)
-        self.other = torch.randint(len(self.sides[1]), (len(self),), generator=chance).tolist()
+        others = torch.randint(len(self.windows)-self.count, (self.count,), generator=chance)
+        self.partners = self.count+others
 
-    def __len__(self): return len(self.sides[0])
+    def __len__(self): return self.count
+    def __getitem__(self, i): return [self.windows[i], self.windows[int(self.partners[i])]]
 
-    def __getitem__(self, i):
-        two = [self.sides[0][i], self.sides[1][self.other[i]]]
-        return dict(input_ids=max((w['input_ids'] for w in two), key=len), windows=two)
+    @property
+    def lengths(self):
+        pieces = super().lengths
+        return torch.maximum(pieces[:self.count], pieces[self.partners])
 
     def collate(self,
-        items:list[dict] # Pairs of windows
+        items:list[list] # Two windows each
     )->dict[str, Tensor]:
         "Pad both windows of every pair into one batch"
-        return super().collate([w for i in items for w in i['windows']])
+        return super().collate([window for two in items for window in two])
 
 # %% ../nbs/35_prototypes.ipynb #38f5cc01
 def aligned(

@@ -55,23 +55,23 @@ class PairData(WordData):
         **rows:Tensor # A row per word, as in `WordData`
     ):
         super().__init__(tokens, tokenizer, max_length, **rows)
-        self.pairs = pairs.tolist()
-        self.window_of = {r: i for i, w in enumerate(self.windows) for r in w['rows']}
+        self.pairs, self.owners = pairs, torch.from_numpy(self.windows.owner(pairs.numpy()))
 
     def __len__(self): return len(self.pairs)
-
     def __getitem__(self, k):
-        two = [self.windows[self.window_of[r]] for r in self.pairs[k]]
-        return dict(input_ids=max((w['input_ids'] for w in two), key=len), windows=two, pair=self.pairs[k])
+        return [self.windows[i] for i in self.owners[k].tolist()], self.pairs[k].tolist()
+
+    @property
+    def lengths(self): return super().lengths[self.owners].amax(1)
 
     def collate(self,
-        items:list[dict] # Pairs with their windows
+        items:list[tuple] # Two windows, and the words of the pair
     )->dict[str, Tensor]: # As in `WordData`, and `pairs`: places in the batch, (P, 2)
         "Pad the windows of every pair into a batch"
-        batch = super().collate([w for i in items for w in i['windows']])
+        batch = super().collate([window for two, _ in items for window in two])
         begin, at = 0, []
-        for window, row in ((w, r) for i in items for w, r in zip(i['windows'], i['pair'])):
-            at.append(begin+window['rows'].index(row))
+        for window, row in ((window, row) for two, pair in items for window, row in zip(two, pair)):
+            at.append(begin+row-window['rows'][0])
             begin += len(window['rows'])
         return dict(batch, pairs=torch.tensor(at).view(-1, 2))
 

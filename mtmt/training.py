@@ -25,8 +25,9 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.notebook import NotebookProgressCallback
 
-from .data import MtmtError, windows, write_atomically
+from .data import MtmtError, write_atomically
 from .encoders import WordEncoder, quiet
+from .windows import windows
 
 # %% ../nbs/16_training.ipynb #8e978dd0
 def processes()->tuple[int, int]:
@@ -68,16 +69,22 @@ class WordData(Dataset):
     def __len__(self): return len(self.windows)
     def __getitem__(self, index): return self.windows[index]
 
+    @property
+    def lengths(self)->Tensor:
+        "Pieces of each item, (B,)"
+        return torch.from_numpy(self.windows.lengths)
+
     def collate(self,
         items:list[dict] # Windows
     )->dict[str, Tensor]: # input_ids, attention_mask (B, L), place, row (N,), and the per-word tensors
         "Pad windows into a batch"
-        pieces = [torch.tensor(window['input_ids']) for window in items]
+        pieces = [torch.from_numpy(window['input_ids']).long() for window in items]
         input_ids = pad_sequence(pieces, batch_first=True, padding_value=self.pad)
         mask = pad_sequence([torch.ones_like(ids) for ids in pieces], batch_first=True)
         length = input_ids.shape[1]
-        place = torch.tensor([i*length+first for i, window in enumerate(items) for first in window['first']])
-        row = torch.tensor([word for window in items for word in window['rows']])
+        first = [i*length+torch.from_numpy(window['first']).long() for i, window in enumerate(items)]
+        place = torch.cat(first)
+        row = torch.cat([torch.from_numpy(window['rows']) for window in items])
         return dict(input_ids=input_ids, attention_mask=mask, place=place, row=row,
             **{name: rows[row] for name, rows in self.rows.items()})
 
@@ -114,7 +121,7 @@ def encode_words(
     "Compute vectors and tag probabilities of every word of a corpus, in order"
     data = WordData(tokens, tokenizer, max_length)
     device, was_training = next(encoder.parameters()).device, encoder.training
-    order = sorted(range(len(data)), key=lambda i: -len(data[i]['input_ids']))
+    order = data.lengths.argsort(descending=True, stable=True).tolist()
     count, h, p = sum(map(len, tokens)), None, None
     encoder.eval()
     for begin in Bar(range(0, len(order), batch_size), desc=note):
@@ -312,8 +319,7 @@ class WordTrainer(Trainer):
         return parts['loss']*count
 
     def _get_train_sampler(self, *args):
-        lengths = torch.tensor([len(window['input_ids']) for window in self.train_dataset.windows])
-        return SimilarLengths(lengths, self.args.train_batch_size)
+        return SimilarLengths(self.train_dataset.lengths, self.args.train_batch_size)
 
     def get_train_dataloader(self):
         "The whole batches, on every process"

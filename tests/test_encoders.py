@@ -12,9 +12,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelF
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from conftest import ROOT
-from mtmt.data import Schema, windows
+from mtmt.data import Schema
 from mtmt.encoders import EncoderError, WordEncoder, encoder_fingerprint, freeze, load_config, load_encoder
 from mtmt.encoders import load_tagger, load_tokenizer, weights_hash
+from mtmt.windows import windows
 
 SCHEMA = Schema(('PER', 'LOC'))
 SMALL = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64)
@@ -66,7 +67,7 @@ def test_scores_of_words_are_the_models_own(folders, kind):
     tagger, tokenizer = load_tagger(str(folders/kind), SCHEMA), load_tokenizer(str(folders/kind))
     two = windows([['Amina', 'aliona', 'Kano'], ['Juma', 'katika', 'Nairobi', 'na', 'Lagos']], tokenizer)
     length = max(len(w['input_ids']) for w in two)
-    ids = torch.tensor([w['input_ids']+[tokenizer.pad_token_id]*(length-len(w['input_ids'])) for w in two])
+    ids = torch.tensor([w['input_ids'].tolist()+[tokenizer.pad_token_id]*(length-len(w['input_ids'])) for w in two])
     mask = torch.tensor([[1]*len(w['input_ids'])+[0]*(length-len(w['input_ids'])) for w in two])
     place = torch.tensor([i*length+f for i, w in enumerate(two) for f in w['first']])
     with torch.no_grad():

@@ -9,9 +9,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoConfig, AutoModel, AutoTokenizer, CanineTokenizer, PreTrainedTokenizerFast, set_seed
 
 from mtmt.corpus import CORPUS_LANGUAGES, corpus_split
-from mtmt.data import MtmtError, word_pieces
+from mtmt.data import MtmtError
 from mtmt.encoders import EncoderError, load_encoder, load_tokenizer
 from mtmt.vocabulary import count_pieces, fit_vocabulary
+from mtmt.windows import word_pieces
 
 LINES = [' '.join(words) for lang in CORPUS_LANGUAGES for words in corpus_split(lang, 'test')['tokens'][:40]]
 SPECIAL = ['<s>', '<pad>', '</s>', '<unk>', '<mask>']

@@ -1,0 +1,57 @@
+"Windows as flat arrays: the same as sentence by sentence, whatever the text, and small"
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from mtmt.encoders import load_tokenizer
+from mtmt.windows import _blocks, _spans, word_pieces, windows
+
+def by_sentence(tokens, tokenizer, max_length, overlap):
+    "The same windows, made the plain way"
+    special = tokenizer('')['input_ids']
+    head, tail, room = special[:1], special[1:], max_length-len(special)
+    pieces = {w: p[:room] for w, p in word_pieces((w for s in tokens for w in s), tokenizer).items()}
+    start = 0
+    for words in tokens:
+        cut = [pieces[w] for w in words]
+        for begin, end, low, high in _spans([len(c) for c in cut], room, min(overlap, room//3)) if words else []:
+            places = len(head)+np.cumsum([0]+[len(c) for c in cut[begin:end]])
+            yield dict(input_ids=head+sum(cut[begin:end], [])+tail, first=places[low-begin:high-begin].tolist(),
+                rows=list(range(start+low, start+high)))
+        start += len(words)
+
+@pytest.fixture(scope='module')
+def embedded(): return load_tokenizer('embedded')
+
+WORDS = st.one_of(st.sampled_from(['Kano', 'Nairobi', '中国', 'ไทย', 'راشتراپتی', '\u200b', '[SEP]', 'antidisestablishmentarianism']), st.text(max_size=9))
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(WORDS, max_size=30), max_size=8), st.integers(8, 64), st.integers(0, 40), st.integers(1, 4))
+def test_flat_windows_are_those_made_sentence_by_sentence(monkeypatch, embedded, tokens, room, overlap, block):
+    monkeypatch.setattr('mtmt.windows._blocks', lambda items, size=0: _blocks(items, block))
+    cut = windows(tokens, embedded, room, overlap)
+    plain = list(by_sentence(tokens, embedded, room, overlap))
+    assert [{k: v.tolist() for k, v in w.items()} for w in cut] == plain
+    assert cut.lengths.tolist() == [len(w['input_ids']) for w in plain]
+    owners = [i for i, w in enumerate(plain) for _ in w['rows']]
+    assert cut.owner(np.arange(len(owners))).tolist() == owners
+
+def test_a_column_of_a_data_set_is_read_as_a_list_is(embedded):
+    tokens = [['Amina', 'lives', 'in', 'Kano'], [], ['Habari']]*3
+    one, two = windows(tokens, embedded), windows(Dataset.from_dict(dict(tokens=tokens))['tokens'], embedded)
+    assert len(one) == 6 and all((a == b).all() for a, b in zip(vars(one).values(), vars(two).values()))
+    with pytest.raises(IndexError): one[6]
+
+@pytest.mark.skipif(not Path('/proc/self/fd').is_dir(), reason='counts open files as Linux shows them')
+def test_nothing_is_left_behind(embedded, tmp_path, monkeypatch):
+    "The files have no name, and are closed when the windows go"
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
+    before = len(os.listdir('/proc/self/fd'))
+    cut = windows([['Kano']], embedded)
+    assert cut[0]['first'].tolist() == [1] and not list(tmp_path.iterdir())
+    del cut
+    assert len(os.listdir('/proc/self/fd')) <= before
