@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from .data import MtmtError
 from .losses import calibrated, similarity
-from .teachers import Annotations, Recognizer
-from .training import encode_words
+from .teachers import Annotations, Evaluator, Recognizer
 
 # %% ../nbs/30_pool.ipynb #1c3496c7
 def mix(
@@ -260,7 +259,7 @@ def sentence_vectors(
     max_length:int=128 # Pieces in a window
 )->Tensor: # (n, d)
     "Average the word vectors of each sentence"
-    h = encode_words(encoder, tokens, tokenizer, max_length, note='languages')[0]
+    h = Evaluator(encoder, tokenizer, max_length).vectors(tokens, 'languages')
     lengths = torch.tensor([len(s) for s in tokens])
     at = torch.arange(len(tokens)).repeat_interleave(lengths)
     return torch.zeros(len(tokens), h.shape[1]).index_add_(0, at, h)/lengths[:, None]
@@ -363,6 +362,12 @@ def pooled(
     languages:Tensor|None=None # Weights of the sources for each word, (K, N); for teacher_weights='language'
 )->Annotations: # probabilities (N, C), vectors (N, K, d), weights (N, K), calibration (K, 2)
     "Make one teacher's annotations from several"
+    if len(annotations) == 1:
+        one, alone = annotations[0], torch.ones(1, 1)
+        if one.vectors is None: return Annotations(one.probabilities.half())
+        # views: a large text stays where it lies, on disk
+        return Annotations(one.probabilities.half(), one.vectors[:, None], alone.expand(len(one.vectors), 1),
+            one.calibration if one.calibration is None else one.calibration[None])
     belief, w = combined(torch.stack([a.probabilities.float() for a in annotations]), how, languages)
     # predictions of another system come without an evaluator
     has = [k for k, a in enumerate(annotations) if a.vectors is not None]
@@ -381,6 +386,7 @@ def columns_of(
     who:str='the teacher' # For the message
 )->Tensor: # (N, len(want))
     "Put columns in order by the names of the tags; columns that are mapped to one tag are added up"
+    if list(have) == list(want) and not mapping: return p
     mapping = mapping or {}
     names = [_mapped(t, mapping) for t in have]
     _check_tags(have, names, want, who)

@@ -33,7 +33,7 @@ from .records import read_record, write_record
 from .selection import Refinement, language_score, least_foreign, neighbour_weights, neighbours_alike
 from .student import Distillation, distil
 from .teachers import Annotations, DamagedError, Recognizer, flat, load_evaluator, load_recognizer
-from .training import computing, encode_words, on_first_process, processes
+from .training import computing, encode_batches, on_first_process, processes
 from .workshop import Materials, Teachers, Workshop, annotations, fingerprint, kit, load_materials
 from .workshop import load_test, other_file, role_names, settings, source_groups, source_weights, take
 from .workshop import train_teachers, with_sources
@@ -128,8 +128,13 @@ def choose(
 # %% ../nbs/60_runs.ipynb #02306ef8
 def _seen(recognizer, tokens):
     "Vectors and probabilities of the words of a text"
-    return encode_words(recognizer.encoder, tokens, recognizer.tokenizer, recognizer.max_length,
-        note='where the words stand')
+    count = sum(map(len, tokens))
+    h = torch.empty(count, recognizer.encoder.model.config.hidden_size)
+    p = torch.empty(count, len(recognizer.tags))
+    for row, vectors, scores in encode_batches(recognizer.encoder, tokens, recognizer.tokenizer,
+        recognizer.max_length, note='where the words stand'):
+        h[row], p[row] = vectors, scores.softmax(-1)
+    return h, p
 
 def _neighbours(h, labels, schema, how):
     "How far each word is to be trusted, by its neighbours"

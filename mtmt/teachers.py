@@ -11,8 +11,10 @@ __all__ = ['MODEL_OF_TASK', 'Recognizer', 'Evaluator', 'save_folder', 'DamagedEr
 import json, os, shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError
@@ -25,7 +27,7 @@ from .data import MtmtError, Schema, file_hash, schema_of, tag_names
 from .encoders import WordEncoder, encoder_fingerprint, freeze, load_encoder, load_tagger, load_tokenizer
 from .eval import decode, scores
 from .losses import draw_pairs, pair_cosine, similarity, similarity_loss
-from .training import TrainSettings, WordData, encode_words, on_first_process, round_to_half, train
+from .training import TrainSettings, WordData, encode_batches, on_first_process, round_to_half, train
 
 # %% ../nbs/20_teachers.ipynb #bd6a9196
 @dataclass
@@ -43,10 +45,14 @@ class Recognizer:
 
     def probabilities(self,
         tokens:Sequence[Sequence[str]], # Words of each sentence
-        note:str='reading' # Text at the progress bar
+        note:str='reading', # Text at the progress bar
+        out:Tensor|None=None # Filled with them, where given
     )->Tensor: # (N, C)
         "Compute the tag probabilities of every word"
-        return encode_words(self.encoder, tokens, self.tokenizer, self.max_length, note=note)[1]
+        if out is None: out = torch.empty(sum(map(len, tokens)), len(self.tags))
+        read = encode_batches(self.encoder, tokens, self.tokenizer, self.max_length, note=note)
+        for row, _, scores in read: out[row] = scores.softmax(-1).to(out.dtype)
+        return out
 
     def tag(self,
         tokens:Sequence[Sequence[str]], # Words of each sentence
@@ -66,10 +72,14 @@ class Evaluator:
 
     def vectors(self,
         tokens:Sequence[Sequence[str]], # Words of each sentence
-        note:str='reading' # Text at the progress bar
+        note:str='reading', # Text at the progress bar
+        out:Tensor|None=None # Filled with them, where given
     )->Tensor: # (N, d)
         "Compute a vector for every word"
-        return encode_words(self.encoder, tokens, self.tokenizer, self.max_length, note=note)[0]
+        if out is None: out = torch.empty(sum(map(len, tokens)), self.encoder.model.config.hidden_size)
+        read = encode_batches(self.encoder, tokens, self.tokenizer, self.max_length, note=note)
+        for row, vectors, _ in read: out[row] = vectors.to(out.dtype)
+        return out
 
 # %% ../nbs/20_teachers.ipynb #b246389e
 MODEL_OF_TASK = dict(recognition='recognizer', similarity='evaluator')
@@ -352,6 +362,23 @@ class Annotations:
     weights:Tensor|None=None # (N, K): how much each of several evaluators counts; equal when left out
     calibration:Tensor|None=None # (2,), or (K, 2) of several evaluators: slope and shift of the logit
 
+# %% ../nbs/20_teachers.ipynb #aacf6750
+def _new_file(path, **shapes):
+    "A safetensors file of half-precision tensors, to be filled where they lie"
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end+2*prod(shape)
+        header[name] = dict(dtype='F16', shape=shape, data_offsets=(begin, end))
+    text = json.dumps(header).encode()
+    # as the format wants it: tensors begin at a multiple of eight
+    text += b' '*(-len(text) % 8)
+    with open(path, 'wb') as file:
+        file.write(len(text).to_bytes(8, 'little')+text)
+        file.truncate(8+len(text)+end)
+    place = lambda name: 8+len(text)+header[name]['data_offsets'][0]
+    return {name: torch.from_numpy(np.memmap(path, np.float16, 'r+', place(name), shape))
+        for name, shape in shapes.items()}
+
 # %% ../nbs/20_teachers.ipynb #aacf675d
 def annotate(
     tokens:Sequence[Sequence[str]], # Words of each sentence of the target
@@ -369,13 +396,17 @@ def annotate(
     return Annotations(found['probabilities'], found.get('vectors'))
 
 def _write(tokens, recognizer, evaluator, path):
-    "Ask, and keep the answer"
-    answer = dict(probabilities=recognizer.probabilities(tokens, 'recognizer reads the target').half())
-    if evaluator: answer['vectors'] = evaluator.vectors(tokens, 'evaluator reads the target').half()
+    "Ask, and write the answer into its file row by row"
+    count = sum(map(len, tokens))
+    shapes = dict(probabilities=(count, len(recognizer.tags)))
+    if evaluator: shapes['vectors'] = count, evaluator.encoder.model.config.hidden_size
     aside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(answer, aside)
+        out = _new_file(aside, **shapes)
+        recognizer.probabilities(tokens, 'recognizer reads the target', out['probabilities'])
+        if evaluator: evaluator.vectors(tokens, 'evaluator reads the target', out['vectors'])
+        with aside.open('rb') as file: os.fsync(file.fileno())
         os.replace(aside, path)
     finally: aside.unlink(missing_ok=True)
 

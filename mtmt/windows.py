@@ -9,16 +9,12 @@ __all__ = ['word_pieces', 'Windows', 'windows']
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 
 import numpy as np
 import regex
 
-# %% ../nbs/07_windows.ipynb #07a00028
-def _blocks(items, size=10_000):
-    "Items, so many at a time"
-    rows = iter(items)
-    while block := list(islice(rows, size)): yield block
+from .data import in_blocks
 
 # %% ../nbs/07_windows.ipynb #972157a2
 def word_pieces(
@@ -30,7 +26,7 @@ def word_pieces(
     space = tokenizer.convert_tokens_to_ids('▁')
     if space == tokenizer.unk_token_id: space = None
     out = {}
-    for some in _blocks(words):
+    for some in in_blocks(words):
         ids = tokenizer([[w] for w in some], is_split_into_words=True, add_special_tokens=False)['input_ids']
         out |= {w: _joined(w, list(i), space) or [tokenizer.unk_token_id]
             for w, i in zip(some, ids, strict=True)}
@@ -97,7 +93,7 @@ def _ranges(begins, counts):
 class _Cutter:
     "Pieces of the words of a corpus, from a table of its distinct words"
     def __init__(self, tokens, tokenizer, room):
-        distinct = sorted(set(chain.from_iterable(tokens)))
+        distinct = sorted(set().union(*(chain.from_iterable(block) for block in in_blocks(tokens))))
         self.number = {word: i for i, word in enumerate(distinct)}
         cut = [pieces[:room] for pieces in word_pieces(distinct, tokenizer).values()]
         self.lengths = np.array([len(pieces) for pieces in cut], np.int64)
@@ -166,7 +162,7 @@ def windows(
     parts = dict(pieces=_Growing(np.int32), begins=_Growing(np.int64), first=_Growing(np.int32),
         words=_Growing(np.int64))
     piece, word = 0, 0
-    for sentences in _blocks(tokens):
+    for sentences in in_blocks(tokens):
         ends, lengths, pieces = cutter(sentences)
         spans = _all_spans(ends, lengths, room, min(overlap, room//3))
         cut = _cut(spans, lengths, pieces, head, tail)

@@ -8,7 +8,8 @@ from datasets import Dataset
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from mtmt.encoders import load_tokenizer
-from mtmt.windows import _blocks, _spans, word_pieces, windows
+from mtmt.data import in_blocks
+from mtmt.windows import _spans, word_pieces, windows
 
 def by_sentence(tokens, tokenizer, max_length, overlap):
     "The same windows, made the plain way"
@@ -32,7 +33,7 @@ WORDS = st.one_of(st.sampled_from(['Kano', 'Nairobi', '中国', 'ไทย', 'ر
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(WORDS, max_size=30), max_size=8), st.integers(8, 64), st.integers(0, 40), st.integers(1, 4))
 def test_flat_windows_are_those_made_sentence_by_sentence(monkeypatch, embedded, tokens, room, overlap, block):
-    monkeypatch.setattr('mtmt.windows._blocks', lambda items, size=0: _blocks(items, block))
+    monkeypatch.setattr('mtmt.windows.in_blocks', lambda items, size=0: in_blocks(items, block))
     cut = windows(tokens, embedded, room, overlap)
     plain = list(by_sentence(tokens, embedded, room, overlap))
     assert [{k: v.tolist() for k, v in w.items()} for w in cut] == plain
