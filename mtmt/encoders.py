@@ -207,11 +207,13 @@ class WordEncoder(nn.Module):
         "Vectors and tag scores of the words of a batch"
         if not self.use_mask: attention_mask = torch.ones_like(attention_mask)
         h = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        h = h.flatten(0, 1)[place]
-        for module in self._around:
-            if module is not self.head and not isinstance(module, nn.Dropout): h = module(h)
-        h = self.dropout(h)
-        return h, None if self.head is None else self.head(h)
+        # each batch has another number of words: in bfloat16, a CPU would keep code for every one (1 MB each)
+        with torch.autocast(h.device.type, enabled=False):
+            h = h.flatten(0, 1)[place].to(self.model.dtype)
+            for module in self._around:
+                if module is not self.head and not isinstance(module, nn.Dropout): h = module(h)
+            h = self.dropout(h)
+            return h, None if self.head is None else self.head(h)
 
 # %% ../nbs/10_encoders.ipynb #a08e76a3
 def load_tagger(

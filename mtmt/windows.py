@@ -93,7 +93,9 @@ def _ranges(begins, counts):
 class _Cutter:
     "Pieces of the words of a corpus, from a table of its distinct words"
     def __init__(self, tokens, tokenizer, room):
-        distinct = sorted(set().union(*(chain.from_iterable(block) for block in in_blocks(tokens))))
+        distinct = set()
+        for sentences in in_blocks(tokens): distinct.update(chain.from_iterable(sentences))
+        distinct = sorted(distinct)
         self.number = {word: i for i, word in enumerate(distinct)}
         cut = [pieces[:room] for pieces in word_pieces(distinct, tokenizer).values()]
         self.lengths = np.array([len(pieces) for pieces in cut], np.int64)
