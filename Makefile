@@ -23,7 +23,7 @@ test: setup  ## notebooks in sync, lessons run, tests pass
 test-slow: setup  ## the tests marked slow as well
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q --slow
 
-bench: setup  ## how fast the kit is beside the shapes that others use; writes runs/bench/ (20 minutes)
+bench: setup  ## how fast the kit is beside the shapes that others use; writes runs/bench/ (half an hour)
 	@mkdir -p runs/bench
 	HF_HUB_OFFLINE=1 $(BIN)/papermill --no-progress-bar nbs/benchmarks/speed.ipynb runs/bench/speed.ipynb
 

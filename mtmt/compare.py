@@ -112,7 +112,9 @@ def _drawn_f1(counts, draws, rng):
     columns = np.moveaxis(counts, 1, 0).reshape(sentences, -1).astype(float)
     out = []
     for part in np.array_split(np.arange(draws), max(draws*sentences//2_000_000, 1)):   # parts save memory
-        times = rng.multinomial(sentences, np.full(sentences, 1/sentences), len(part))
+        # as a multinomial draw, in a third of the time
+        drawn = rng.integers(sentences, size=(len(part), sentences))+sentences*np.arange(len(part))[:, None]
+        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
         right, predicted, there = (times@columns).reshape(len(part), seeds, 3).T
         out.append((200*right/np.maximum(predicted+there, 1)).T)
     return np.concatenate(out)

@@ -8,7 +8,7 @@ __all__ = ['SLICES', 'CONFIDENCES', 'entity_table', 'error_kinds', 'relations', 
            'confidence_of_run', 'describe']
 
 # %% ../nbs/64_slices.ipynb #e5ab4673
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -21,7 +21,7 @@ from scipy import stats
 
 from .compare import check_comparable, intervals
 from .data import MtmtError, content_hash, did_you_mean, tag_names
-from .entities import KINDS, match, schema_of_tags, spans, tag_numbers, text_spans
+from .entities import KINDS, match, schema_of_tags, tag_numbers, text_spans
 from .eval import SYSTEM_KEYS, check_lengths
 from .records import read_predictions, read_probabilities, read_record
 from .recipes import Corpora, make_recipe
@@ -69,17 +69,44 @@ def error_kinds(
     return counts.rename_axis(columns='kind').stack().rename('count').reset_index()
 
 # %% ../nbs/64_slices.ipynb #b26ed299
-def _forms(text, tokens, tags):
-    "Count each form in a labelled text: all its occurrences, and those as an entity by type; case aside"
-    lengths_by_first, total, labelled = defaultdict(set), Counter(), Counter()
-    for form in text: lengths_by_first[form.split(' ')[0]].add(form.count(' ')+1)
-    for words, labels in zip(tokens, tags, strict=True):
-        low = [w.casefold() for w in words]
-        for at, word in enumerate(low):
-            total.update(' '.join(low[at:at+n]) for n in lengths_by_first.get(word, ()) if at+n <= len(low))
-        if any(t != 'O' for t in labels):
-            labelled.update((' '.join(low[b:e]), kind) for b, e, kind in spans(labels))
-    return total, labelled
+def _numbered(tokens):
+    "Number of each word of a text, case aside; the distinct words; words left in its sentence"
+    words = [w.casefold() for sentence in tokens for w in sentence]
+    lengths = np.array([len(sentence) for sentence in tokens], int)
+    codes, distinct = pd.factorize(np.array(words, object))
+    return codes, distinct, np.repeat(np.cumsum(lengths), lengths)-np.arange(len(codes))
+
+def _occurrences(forms, tokens):
+    "How often each form occurs in a text: all forms at once, one word further at a time"
+    codes, distinct, left = _numbered(tokens)
+    number, parts = {w: i for i, w in enumerate(distinct)}, [form.split(' ') for form in forms]
+    length, counts = np.array([len(p) for p in parts], int), np.zeros(len(forms), int)
+    if not forms: return counts
+    table = np.full((len(forms), length.max()), -1)
+    for row, part in zip(table, parts): row[:len(part)] = [number.get(w, -1) for w in part]
+    alive, at, wanted, found = np.arange(len(forms)), np.arange(len(codes)), table[:, 0], codes
+    for size in range(1, table.shape[1]+1):
+        # beginnings of forms that have so many words, and where the text has them
+        begun, mine = np.unique(wanted, return_inverse=True)
+        place = np.searchsorted(begun, found).clip(max=len(begun)-1)
+        here = begun[place] == found
+        at, place = at[here], place[here]
+        done = length[alive] == size
+        counts[alive[done]] = np.bincount(place, minlength=len(begun))[mine[done]]
+        alive, mine = alive[~done], mine[~done]
+        if not len(alive): break
+        longer = left[at] > size
+        at, place = at[longer], place[longer]
+        wanted, found = mine*len(codes)+table[alive, size], place*len(codes)+codes[at+size]
+        # a word that the text lacks
+        wanted[table[alive, size] < 0] = -1
+    return counts
+
+def _labelled(tokens, tags):
+    "How often each form is an entity of each type; case aside"
+    schema, words = schema_of_tags(tags), [w.casefold() for sentence in tokens for w in sentence]
+    places = text_spans(tag_numbers(tags, schema.tags), schema.tags, [len(sentence) for sentence in tokens])
+    return Counter((' '.join(words[begin:end]), schema.types[kind-1]) for begin, end, kind in places.tolist())
 
 # %% ../nbs/64_slices.ipynb #3750bca9
 def relations(
@@ -88,12 +115,16 @@ def relations(
     tags:Sequence[Sequence[str]] # Its tags
 )->pd.DataFrame: # seen: same type, other type, unseen; consistency: share of its occurrences with the type
     "Look each entity up in a labelled text"
-    form = table.text.str.casefold()
-    total, labelled = _forms(set(form), tokens, tags)
+    rows, forms = pd.factorize(table.text.str.casefold())
+    kinds, types = pd.factorize(table.type)
+    labelled = _labelled(tokens, tags)
     named = {name for name, _ in labelled}
-    same = np.array([labelled[x] for x in zip(form, table.type)])
-    times = np.array([total[f] for f in form])
-    other = form.isin(named).to_numpy(bool)
+    # each form with each type once
+    pairs, mine = np.unique(rows*max(len(types), 1)+kinds, return_inverse=True)
+    each = zip(*divmod(pairs, max(len(types), 1)))
+    same = np.array([labelled[forms[form], types[kind]] for form, kind in each], int)[mine]
+    other = np.array([form in named for form in forms], bool)[rows]
+    times = _occurrences(list(forms), tokens)[rows]
     return pd.DataFrame(dict(seen=np.select([same > 0, other], ['same type', 'other type'], 'unseen'),
         consistency=np.where(times > 0, same/np.maximum(times, 1), np.nan)), index=table.index)
 
@@ -153,8 +184,8 @@ def _slice_counts(table, name, values, sentences):
 # %% ../nbs/64_slices.ipynb #00b710b7
 def _values(table, name):
     "Values of a slice that occur, in order: as declared, or the most frequent among gold entities first"
-    found = [*table[table.side == 'gold'][name].value_counts().index, *table[name]]
-    return [v for v in SLICES.get(name) or dict.fromkeys(found) if (table[name] == v).any()]
+    found = dict.fromkeys([*table[table.side == 'gold'][name].value_counts().index, *table[name].unique()])
+    return [v for v in SLICES.get(name) or found if v in found]
 
 # %% ../nbs/64_slices.ipynb #8d85b87d
 def slices(
