@@ -156,12 +156,18 @@ def _decoded(line, number):
         return Problem(number, len(line[:e.start].decode('utf-8'))+1, 'encoding',
             f'byte {e.start+1} of the line is not UTF-8; save the file as UTF-8')
 
+_CELLS = {'\t': re.compile(r'[^\t]+'), ' ': re.compile(r'[^ \t]+')}
+
 def _cells(line, number):
     "Cells of a line as (column, text), or a Problem"
     text = _decoded(line, number)
     if isinstance(text, Problem): return text
-    cell = r'[^\t]+' if '\t' in text.strip(' ') else r'[^ \t]+'
-    return [(m.start()+1, m[0]) for m in re.finditer(cell, text.rstrip(' \t'))]
+    between = '\t' if '\t' in text.strip(' ') else ' '
+    # nearly every line: a word and a tag, and nothing else
+    parts = text.split(between)
+    if len(parts) == 2 and all(parts) and ' ' not in text.replace(between, '', 1):
+        return [(1, parts[0]), (len(parts[0])+2, parts[1])]
+    return [(m.start()+1, m[0]) for m in _CELLS[between].finditer(text.rstrip(' \t'))]
 
 # %% ../nbs/00_data.ipynb #efe0a731
 _DOCUMENT_MARKER = '-DOCSTART-'
@@ -204,6 +210,7 @@ def _unknown_tag(tag, known):
     mendable = capitals and tag != tag.upper() and (not capitals[1] or not known or capitals[1] in known)
     return 'unknown tag', text, tag.upper() if mendable else None
 
+@lru_cache(maxsize=1000)
 def _tag_problem(tag, before, types):
     "(kind, text, mended tag or None) of a tag that cannot stand after `before`, or None where it can"
     known = tuple(sorted(types or ()))
@@ -330,7 +337,7 @@ def read_conll(
     "Read a CoNLL file: first column the word, last column a BIO tag"
     _check_problems(problems)
     raw, to_o = read_bytes(path), set(to_o)
-    width, accepted = _width(raw, path), schema and set(schema.types) | to_o
+    width, accepted = _width(raw, path), schema and frozenset(schema.types) | to_o
     repair = problems == 'repair'
     sentences = (_labelled_sentence(block, width, accepted, repair) for block in sentence_blocks(raw))
     report, found = ReadReport(str(path)), []
