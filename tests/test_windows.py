@@ -1,5 +1,6 @@
 "Windows as flat arrays: the same as sentence by sentence, whatever the text, and small"
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from datasets import Dataset
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from mtmt.encoders import load_tokenizer
-from mtmt.data import in_blocks
+from mtmt.data import in_blocks, read_words
 from mtmt.windows import _spans, word_pieces, windows
 
 def by_sentence(tokens, tokenizer, max_length, overlap):
@@ -56,3 +57,20 @@ def test_nothing_is_left_behind(embedded, tmp_path, monkeypatch):
     assert cut[0]['first'].tolist() == [1] and not list(tmp_path.iterdir())
     del cut
     assert len(os.listdir('/proc/self/fd')) <= before
+
+def most_memory(path, count, tokenizer):
+    "Python's peak of memory in bytes while raw text is read and cut into windows"
+    path.write_text('Amina lives in Kano and Juma in Nairobi .\n'*count)
+    tracemalloc.start()
+    try:
+        corpus, _ = read_words(path)
+        cut = windows(corpus['tokens'], tokenizer)
+        assert len(cut) == count and len(cut.first) == 9*count
+        return tracemalloc.get_traced_memory()[1]-path.stat().st_size
+    finally: tracemalloc.stop()
+
+def test_memory_does_not_grow_with_the_text(tmp_path, embedded):
+    "Beyond the bytes of the file, which are read at once"
+    windows([['Kano']], embedded)
+    few, many = (most_memory(tmp_path/'text.txt', count, embedded) for count in (10_000, 40_000))
+    assert many < 1.25*few
