@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -352,23 +352,17 @@ def read_conll(
 # %% ../nbs/00_data.ipynb #0da7a005
 _TEXT = Features({'id': Value('string'), 'tokens': List(Value('string'))})
 
-def _batches(rows, size=10_000):
-    "Rows as record batches"
-    ids, tokens = [], []
-    for name, words in rows:
-        ids.append(name)
-        tokens.append(words)
-        if len(ids) == size:
-            yield pa.RecordBatch.from_pydict(dict(id=ids, tokens=tokens), _TEXT.arrow_schema)
-            ids, tokens = [], []
-    if ids: yield pa.RecordBatch.from_pydict(dict(id=ids, tokens=tokens), _TEXT.arrow_schema)
-
 def _on_disk(rows):
-    "A data set of raw text whose rows lie on disk"
+    "A data set of raw text, of (id, words), whose rows lie on disk"
+    rows = iter(rows)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = f'{folder}/rows.arrow'
         with pa.ipc.new_stream(path, _TEXT.arrow_schema) as file:
-            for batch in _batches(rows): file.write_batch(batch)
+            while block := list(islice(rows, 10_000)):
+                columns = dict(zip(_TEXT, zip(*block)))
+                file.write_batch(pa.RecordBatch.from_pydict(columns, _TEXT.arrow_schema))
+                # one block in memory, not two
+                del block, columns
         table = pa.ipc.open_stream(pa.memory_map(path)).read_all()
     # by itself, datasets would read all rows for a fingerprint
     return Dataset(table, DatasetInfo(features=_TEXT), fingerprint=uuid.uuid4().hex[:16])

@@ -69,16 +69,11 @@ def error_kinds(
     return counts.rename_axis(columns='kind').stack().rename('count').reset_index()
 
 # %% ../nbs/64_slices.ipynb #b26ed299
-def _numbered(tokens):
-    "Number of each word of a text, case aside; the distinct words; words left in its sentence"
-    words = [w.casefold() for sentence in tokens for w in sentence]
-    lengths = np.array([len(sentence) for sentence in tokens], int)
-    codes, distinct = pd.factorize(np.array(words, object))
-    return codes, distinct, np.repeat(np.cumsum(lengths), lengths)-np.arange(len(codes))
-
-def _occurrences(forms, tokens):
+def _occurrences(forms, words, lengths):
     "How often each form occurs in a text: all forms at once, one word further at a time"
-    codes, distinct, left = _numbered(tokens)
+    codes, distinct = pd.factorize(np.array(words, object))
+    # words left in the sentence, itself among them
+    left = np.repeat(np.cumsum(lengths, dtype=int), lengths)-np.arange(len(words))
     number, parts = {w: i for i, w in enumerate(distinct)}, [form.split(' ') for form in forms]
     length, counts = np.array([len(p) for p in parts], int), np.zeros(len(forms), int)
     if not forms: return counts
@@ -102,10 +97,10 @@ def _occurrences(forms, tokens):
         wanted[table[alive, size] < 0] = -1
     return counts
 
-def _labelled(tokens, tags):
-    "How often each form is an entity of each type; case aside"
-    schema, words = schema_of_tags(tags), [w.casefold() for sentence in tokens for w in sentence]
-    places = text_spans(tag_numbers(tags, schema.tags), schema.tags, [len(sentence) for sentence in tokens])
+def _labelled(words, tags, lengths):
+    "How often each form is an entity of each type"
+    schema = schema_of_tags(tags)
+    places = text_spans(tag_numbers(tags, schema.tags), schema.tags, lengths)
     return Counter((' '.join(words[begin:end]), schema.types[kind-1]) for begin, end, kind in places.tolist())
 
 # %% ../nbs/64_slices.ipynb #3750bca9
@@ -115,16 +110,16 @@ def relations(
     tags:Sequence[Sequence[str]] # Its tags
 )->pd.DataFrame: # seen: same type, other type, unseen; consistency: share of its occurrences with the type
     "Look each entity up in a labelled text"
-    rows, forms = pd.factorize(table.text.str.casefold())
-    kinds, types = pd.factorize(table.type)
-    labelled = _labelled(tokens, tags)
+    words = [word.casefold() for sentence in tokens for word in sentence]
+    lengths = [len(sentence) for sentence in tokens]
+    labelled, form = _labelled(words, tags, lengths), table.text.str.casefold()
     named = {name for name, _ in labelled}
-    # each form with each type once
-    pairs, mine = np.unique(rows*max(len(types), 1)+kinds, return_inverse=True)
-    each = zip(*divmod(pairs, max(len(types), 1)))
-    same = np.array([labelled[forms[form], types[kind]] for form, kind in each], int)[mine]
+    # each form once, and each form with each type once
+    rows, forms = pd.factorize(form)
+    mine, pairs = pd.MultiIndex.from_arrays([form, table.type]).factorize()
+    same = np.array([labelled[pair] for pair in pairs], int)[mine]
     other = np.array([form in named for form in forms], bool)[rows]
-    times = _occurrences(list(forms), tokens)[rows]
+    times = _occurrences(list(forms), words, lengths)[rows]
     return pd.DataFrame(dict(seen=np.select([same > 0, other], ['same type', 'other type'], 'unseen'),
         consistency=np.where(times > 0, same/np.maximum(times, 1), np.nan)), index=table.index)
 

@@ -8,8 +8,8 @@ import pytest
 from datasets import Dataset
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from mtmt.encoders import load_tokenizer
 from mtmt.data import in_blocks, read_words
+from mtmt.encoders import load_tokenizer
 from mtmt.windows import _spans, word_pieces, windows
 
 def by_sentence(tokens, tokenizer, max_length, overlap):
