@@ -123,11 +123,13 @@ def encode_batches(
     device, was_training = next(encoder.parameters()).device, encoder.training
     order = data.lengths.argsort(descending=True, stable=True).tolist()
     encoder.eval()
-    for begin in Bar(range(0, len(order), batch_size), desc=note):
-        batch = data.collate([data[i] for i in order[begin:begin+batch_size]])
-        vectors, scores = encoder(*(batch[x].to(device) for x in ('input_ids', 'attention_mask', 'place')))
-        yield batch['row'], *(x if x is None else x.float().cpu() for x in (vectors, scores))
-    encoder.train(was_training)
+    try:
+        for begin in Bar(range(0, len(order), batch_size), desc=note):
+            batch = data.collate([data[i] for i in order[begin:begin+batch_size]])
+            vectors, scores = encoder(*(batch[x].to(device) for x in ('input_ids', 'attention_mask', 'place')))
+            yield batch['row'], *(x if x is None else x.float().cpu() for x in (vectors, scores))
+    # also where the reader stops early
+    finally: encoder.train(was_training)
 
 # %% ../nbs/16_training.ipynb #5c1a8d11
 class SimilarLengths(Sampler):
