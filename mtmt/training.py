@@ -126,8 +126,8 @@ def encode_batches(
     try:
         for begin in Bar(range(0, len(order), batch_size), desc=note):
             batch = data.collate([data[i] for i in order[begin:begin+batch_size]])
-            vectors, scores = encoder(*(batch[x].to(device) for x in ('input_ids', 'attention_mask', 'place')))
-            yield batch['row'], *(x if x is None else x.float().cpu() for x in (vectors, scores))
+            given = (batch[name].to(device) for name in ('input_ids', 'attention_mask', 'place'))
+            yield batch['row'], *(x if x is None else x.float().cpu() for x in encoder(*given))
     # also where the reader stops early
     finally: encoder.train(was_training)
 
