@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BENCHMARKS', 'PUBLISHED', 'Benchmark', 'benchmark', 'check_language', 'find_folder', 'fetched', 'split_file',
-           'compared', 'load_labelled', 'load_unlabelled', 'labelled_languages', 'source_schema']
+           'compared', 'load_labelled', 'load_unlabelled', 'labelled_languages', 'source_schema', 'has_split']
 
 # %% ../nbs/08_benchmarks.ipynb #f21ed746
 import hashlib, re
@@ -17,6 +17,7 @@ from huggingface_hub import constants
 from .corpus import CORPUS_LANGUAGES, CORPUS_SCHEMA, corpus_split, project_root
 from .data import (DataError, ReadReport, Schema, did_you_mean, read_conll, read_words, unlabelled,
     write_conll)
+from .text import text_words
 
 # %% ../nbs/08_benchmarks.ipynb #dee012cb
 @dataclass(frozen=True)
@@ -210,11 +211,12 @@ def load_unlabelled(
     data_dir:str='', # Folder of the benchmark files
     problems:str='raise' # raise, repair or skip: what to do with malformed sentences
 )->tuple[Dataset, ReadReport]: # Columns `id`, `tokens`
-    "Load the raw training text of a language (`<lang>.train.conll`, first column, or `<lang>.train.txt`)"
+    "Load the raw training text of a language (`<lang>.train.conll`, first column, or raw `<lang>.train.txt`)"
     if name == 'corpus':
         corpus = unlabelled(corpus_split(lang, 'train'))
         return corpus, _corpus_report(lang, 'train', corpus)
-    return read_words(split_file(name, lang, 'train', data_dir, ('.conll', '.txt')), problems)
+    path = split_file(name, lang, 'train', data_dir, ('.conll', '.txt'))
+    return read_words(path, problems, lambda line: text_words(line, lang))
 
 # %% ../nbs/08_benchmarks.ipynb #0ba9a06e
 def labelled_languages(
@@ -248,3 +250,13 @@ def source_schema(
         both = f'{source_name} ({", ".join(mine)}) and {target_name} ({", ".join(theirs)})'
         raise DataError(f'{both} share no entity type')
     return Schema(shared)
+
+# %% ../nbs/08_benchmarks.ipynb #3fde5202
+def has_split(
+    name:str, # Benchmark
+    lang:str, # Language code
+    split:str, # dev or test
+    data_dir:str='' # Folder of the benchmark files
+)->bool:
+    "Say whether there is a split; only of files of your own may one be absent"
+    return name != 'files' or (_named_folder(name, lang, data_dir)/f'{lang}.{split}.conll').is_file()

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['MtmtError', 'DataError', 'did_you_mean', 'Schema', 'dataset', 'schema_of', 'tag_names', 'unlabelled', 'in_blocks',
            'content_hash', 'read_bytes', 'Problem', 'raise_problems', 'sentence_blocks', 'ReadReport', 'read_conll',
-           'read_words', 'write_atomically', 'write_conll', 'file_hash']
+           'at_blanks', 'read_words', 'write_atomically', 'write_conll', 'file_hash']
 
 # %% ../nbs/00_data.ipynb #7aa4e373
 import difflib, hashlib, io, json, os, re, tempfile, uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain, islice
@@ -368,24 +368,30 @@ def _on_disk(rows):
     return Dataset(table, DatasetInfo(features=_TEXT), fingerprint=uuid.uuid4().hex[:16])
 
 # %% ../nbs/00_data.ipynb #9f1a5cd6
-def _text_blocks(raw):
-    "Turn each line of a text file into a block with one word a row, as a CoNLL file has it"
+def at_blanks(
+    line:str # A line of text
+)->list[list[str]]: # One sentence, or none
+    "Take a line as a sentence whose words stand between blanks"
+    words = re.findall(r'[^ \t\r]+', line)
+    return [words] if words else []
+
+# %% ../nbs/00_data.ipynb #9f1a5ce1
+def _text_blocks(raw, cut):
+    "Turn each sentence of a text file into a block with one word a row, as a CoNLL file has it"
     for number, line in enumerate(_lines(raw), 1):
         text = _decoded(line, number)
-        if isinstance(text, Problem):
-            yield [(number, text)]
-            continue
-        words = [(m.start()+1, m[0]) for m in re.finditer(r'[^ \t\r]+', text)]
-        if words: yield [(number, [word]) for word in words]
+        if isinstance(text, Problem): yield [(number, text)]
+        else: yield from ([(number, [(1, word)]) for word in words] for words in cut(text))
 
 def read_words(
-    path, # A .conll file (the first column is read) or a .txt file (a sentence a line)
-    problems:str='raise' # raise | repair (what has one remedy; the rest is skipped) | skip (the sentence)
+    path, # A .conll file (the first column is read) or a .txt file (text in lines)
+    problems:str='raise', # raise | repair (what has one remedy; the rest is skipped) | skip (the sentence)
+    cut:Callable=at_blanks # For a .txt file: a line -> words of each sentence
 )->tuple[Dataset, ReadReport]: # Columns `id`, `tokens`
     "Read sentences without labels; other columns are never looked at"
     _check_problems(problems)
     raw = read_bytes(path)
-    blocks = _text_blocks(raw) if Path(path).suffix == '.txt' else sentence_blocks(raw)
+    blocks = _text_blocks(raw, cut) if Path(path).suffix == '.txt' else sentence_blocks(raw)
     sentences = (_raw_sentence(block, problems == 'repair') for block in blocks)
     report, found = ReadReport(str(path)), []
     corpus = _on_disk((number, sentence.words) for number, sentence in _kept(sentences, report, found))

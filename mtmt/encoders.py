@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['EncoderError', 'encoder_path', 'quiet', 'load_config', 'load_tokenizer', 'load_encoder', 'WordEncoder', 'load_tagger',
-           'freeze', 'weights_hash', 'encoder_fingerprint']
+           'load_finished_tagger', 'freeze', 'weights_hash', 'encoder_fingerprint']
 
 # %% ../nbs/10_encoders.ipynb #814d61fe
-import inspect, json
+import inspect, json, re
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -245,6 +245,19 @@ def _compare_scores(model, name):
         raise EncoderError(f'{name}: {type(model).__name__} scores a sentence otherwise than its encoder and '
             f'linear layer (by up to {apart:.3g}); use an encoder of the BERT, RoBERTa, DistilBERT, ELECTRA, '
             'DeBERTa or ModernBERT kind')
+
+# %% ../nbs/10_encoders.ipynb #6ac4fe02
+def load_finished_tagger(
+    name:str # A folder or a Hub id of a token-classification model
+)->PreTrainedModel:
+    "Load a tagger with the linear layer that it was trained with"
+    labels = load_config(name).id2label.values()
+    if 'O' not in labels or not all(re.fullmatch(r'O|[BI]-\S+', label) for label in labels):
+        raise EncoderError(f'{name}: its labels are {", ".join(list(labels)[:6])}; '
+            'a tagger for named entities has O, B-TYPE and I-TYPE')
+    model = _load_model(AutoModelForTokenClassification, name)
+    _compare_scores(model, name)
+    return model
 
 # %% ../nbs/10_encoders.ipynb #409122ca
 def freeze(

@@ -213,7 +213,8 @@ def read_runs(
         except RecordError as e:
             left_out.append(f'{path.parent.name}: left out: {e}')
             continue
-        if record['run'] == path.parent.name: found.append(record)
+        if record.get('status') == 'unscored': left_out.append(f'{path.parent.name}: not scored, no test set')
+        elif record['run'] == path.parent.name: found.append(record)
         else: left_out.append(f'{path.parent.name}: left out, a copy of {record["run"]}')
     new = [r for r in found if r.get('format', 1) == FORMAT]
     old = [r for r in found if r.get('format', 1) != FORMAT]

@@ -21,6 +21,7 @@ from torch import Tensor
 import mtmt
 from .benchmarks import benchmark, source_schema
 from .corpus import project_root
+from .confidence import Confidence, source_confidence
 from .data import MtmtError, content_hash, tag_names
 from .encoders import encoder_fingerprint
 from .eval import decode, scores, signature
@@ -36,7 +37,7 @@ from .teachers import Annotations, DamagedError, Recognizer, flat, load_evaluato
 from .training import computing, encode_batches, on_first_process, processes
 from .workshop import Materials, Teachers, Workshop, annotations, fingerprint, kit, load_materials
 from .workshop import load_test, other_file, role_names, settings, source_groups, source_weights, take
-from .workshop import train_teachers, with_sources
+from .workshop import train_teachers, with_selection, with_sources
 
 # %% ../nbs/60_runs.ipynb #9bb7b379
 _PLACES = ('out_dir', 'data_dir', 'device', 'encoder', 'others',
@@ -75,8 +76,10 @@ def planned_runs(
 def _planned(recipe, inputs, encoders):
     "Name the run of one recipe; what was read for others is kept in two dictionaries"
     if recipe.sources == ('auto',): return None
-    corpora, gold = recipe.part(Corpora), recipe.pair_balance == 'gold'
+    gold = recipe.pair_balance == 'gold'
     try:
+        recipe = with_selection(recipe)
+        corpora = recipe.part(Corpora)
         if (corpora, gold) not in inputs: inputs[corpora, gold] = _inputs(corpora, gold)
         if recipe.encoder not in encoders: encoders[recipe.encoder] = encoder_fingerprint(recipe.encoder)
         return run_name(recipe, run_made_from(recipe, *inputs[corpora, gold], encoders[recipe.encoder]))
@@ -249,8 +252,11 @@ def _signed(recipe, made_from, report):
         source_data=recipe.source_of,
         decode=recipe.decode, limit=recipe.limit, dev_limit=recipe.dev_limit)
 
+_UNSCORED = dict(precision=None, recall=None, f1=None, strict_f1=None, teacher_f1=None, types={}, systems={})
+
 def _scored(gold, outcome, boundaries):
-    "Scores of the main system, and of all systems in short"
+    "Scores of the main system, and of all systems in short; none without a test"
+    if not gold: return _UNSCORED
     each = {name: scores(gold, tags, boundaries) for name, tags in outcome.predictions.items()}
     main = each[outcome.main]
     return {k: main[k] for k in ('precision', 'recall', 'f1')} | dict(strict_f1=main['strict']['f1'],
@@ -278,7 +284,7 @@ def record(
         encoder=recipe.encoder, seed=recipe.seed, parallel=benchmark(recipe.benchmark).parallel)
     out |= _scored(gold, outcome, recipe.eval_boundaries)
     out |= dict(signature=_signed(recipe, made_from, report)) | _cost(recipe, started)
-    out |= dict(status='done', versions=versions(), notes=[*notes, f'test: {report}'],
+    out |= dict(status='done' if gold else 'unscored', versions=versions(), notes=[*notes, f'test: {report}'],
         recipe=asdict(recipe) | dict(out_dir='', data_dir=''), made_from=made_from, **more)
     return write_record(folder, out, test['tokens'], test['id'], gold, outcome.predictions,
         outcome.probabilities, tags)
@@ -296,12 +302,21 @@ def _carry_out(recipe, materials, made_from, folder, test, report, shop):
         lesson = choose(recipe.part(Refinement), materials, teachers, beliefs, source_groups(recipe),
             recipe.seed, shop.say)
         students = distil_rounds(recipe, materials, teachers, lesson, folder, shop.say)
-    outcome = predict(recipe, teachers, students, languages, test['tokens'])
+    outcome = Outcome({}, '')
+    if test.num_rows: outcome = predict(recipe, teachers, students, languages, test['tokens'])
+    sure = _confidence(recipe, materials, teachers, students)
     out = on_first_process(lambda: record(recipe, made_from, folder, test, report, outcome, started,
         materials.notes, materials.schema.tags, teachers=teachers.names, reused=shop.reused,
         teacher_weights=outcome.teacher_weights,
-        settings=asdict(settings(recipe)), processes=processes()[1]))
-    shop.say(f'{Path(folder).name}: F1 {out["f1"]:.3f} (strict {out["strict_f1"]:.3f})')
+        settings=asdict(settings(recipe)), processes=processes()[1], confidence=asdict(sure)))
+    score = f'F1 {out["f1"]:.3f} (strict {out["strict_f1"]:.3f})' if outcome.main else 'trained, not scored'
+    shop.say(f'{Path(folder).name}: {score}')
+
+def _confidence(recipe, materials, teachers, students):
+    "How far the model of a run can be believed, from the sources' dev sets; unknown where several vote"
+    models = students[-1:] or list(teachers.recognizers.values())
+    chosen_by_source = recipe.select == 'source-dev' and len(models) == 1
+    return source_confidence(models[0], materials.devs) if chosen_by_source else Confidence()
 
 # %% ../nbs/60_runs.ipynb #23ed8359
 def run(
@@ -310,11 +325,11 @@ def run(
 )->dict: # The contents of run.json
     "Carry out a recipe, or return what an equal one gave before"
     with computing(recipe.threads):
-        recipe = with_sources(recipe, say)
+        recipe = with_selection(with_sources(recipe, say), say)
         materials = load_materials(recipe.part(Corpora), recipe.pair_balance == 'gold')
         for note in materials.notes: say(note)
         test, report = load_test(recipe.part(Corpora), materials.schema)
-        say(f'{recipe.benchmark} {recipe.target} test: {report}')
+        say(f'{recipe.benchmark} {recipe.target} test: {report}' if test.num_rows else report.path)
         data = materials.hashes | dict(test=content_hash(test))
         made_from = run_made_from(recipe, materials.schema.types, data, encoder_fingerprint(recipe.encoder))
         shop = Workshop(out_folder(recipe), say)

@@ -45,7 +45,7 @@ class Recognizer:
 
     def probabilities(self,
         tokens:Sequence[Sequence[str]], # Words of each sentence
-        note:str='reading', # Text at the progress bar
+        note:str='reading', # Text at the progress bar; empty for no bar
         out:Tensor|None=None # Filled with them, where given
     )->Tensor: # (N, C)
         "Compute the tag probabilities of every word"

@@ -116,7 +116,7 @@ def encode_batches(
     tokenizer:PreTrainedTokenizerBase, # Its tokenizer
     max_length:int=128, # Pieces in a window
     batch_size:int=64, # Windows in a batch
-    note:str='reading' # Text at the progress bar
+    note:str='reading' # Text at the progress bar; empty for no bar
 )->Iterator[tuple]: # Words (n,), their vectors (n, d) and tag scores (n, C) or None, in fp32 on the CPU
     "Read a corpus, the longest windows first"
     data = WordData(tokens, tokenizer, max_length)
@@ -124,7 +124,8 @@ def encode_batches(
     order = data.lengths.argsort(descending=True, stable=True).tolist()
     encoder.eval()
     try:
-        for begin in Bar(range(0, len(order), batch_size), desc=note):
+        batches = range(0, len(order), batch_size)
+        for begin in Bar(batches, desc=note) if note else batches:
             batch = data.collate([data[i] for i in order[begin:begin+batch_size]])
             given = (batch[name].to(device) for name in ('input_ids', 'attention_mask', 'place'))
             yield batch['row'], *(x if x is None else x.float().cpu() for x in encoder(*given))

@@ -14,7 +14,7 @@ from itertools import chain
 import numpy as np
 import regex
 
-from .data import in_blocks
+from .data import DataError, in_blocks
 
 # %% ../nbs/07_windows.ipynb #972157a2
 def word_pieces(
@@ -94,7 +94,11 @@ class _Cutter:
     "Pieces of the words of a corpus, from a table of its distinct words"
     def __init__(self, tokens, tokenizer, room):
         distinct = set()
-        for sentences in in_blocks(tokens): distinct.update(chain.from_iterable(sentences))
+        for sentences in in_blocks(tokens):
+            if text := next((x for x in sentences if isinstance(x, str)), None):
+                raise DataError(f'a sentence is a list of words, and {text[:40]!r} is a string; '
+                    'raw text is for mtmt.tagger.Tagger, or cut it with mtmt.text.text_words')
+            distinct.update(chain.from_iterable(sentences))
         distinct = sorted(distinct)
         self.number = {word: i for i, word in enumerate(distinct)}
         cut = [pieces[:room] for pieces in word_pieces(distinct, tokenizer).values()]
