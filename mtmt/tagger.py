@@ -72,7 +72,8 @@ class Tagged:
             colour = _COLOURS[self.types.index(entity.type) % len(_COLOURS)]
             kind, name = html.escape(entity.type), html.escape(entity.text)
             parts += [html.escape(self.text[at:entity.start]),
-                f'<mark style="background:{colour};color:#111" title="{kind}, {100*entity.confidence:.0f} %">{name} <small><b>{kind}</b></small></mark>']
+                f'<mark style="background:{colour};color:#111" title="{kind}, '
+                f'{100*entity.confidence:.0f} %">{name} <small><b>{kind}</b></small></mark>']
             at = entity.end
         body = ''.join(parts)+html.escape(self.text[at:])
         return f'<div dir="auto" style="line-height:1.9;white-space:pre-wrap">{body}</div>'
