@@ -94,6 +94,19 @@ def _command_that_scores(sub):
     score.add_argument('--map', type=_names, default=[], help='its labels to ours: PERSON=PER,TIME=O')
     _takes_options(score, 'benchmark, sources, data_dir: which test and which types')
 
+# %% ../nbs/85_cli.ipynb #0a655301
+def _command_that_tags(sub):
+    "The command for raw text"
+    tag = sub.add_parser('tag', help='find the entities in raw text: JSON lines out, CoNLL for CoNLL')
+    tag.add_argument('model', help='folder of a run, or of an exported model, or Hub id')
+    tag.add_argument('files', nargs='*', default=['-'],
+        help='.txt (a text on each line), .jsonl (objects with a "text") or .conll; - is standard input')
+    tag.add_argument('--out', help='file to make, or folder for several; without it, standard output')
+    tag.add_argument('--lang', default='', help='language of the text; if left out, the target of the model')
+    tag.add_argument('--threshold', type=float, default=0., help='leave out entities less probable than this')
+    tag.add_argument('--block', type=int, default=256,
+        help='texts that are read together; 1 answers each at once')
+
 # %% ../nbs/85_cli.ipynb #778bb55d
 def main(
     argv:Sequence[str]|None=None # Arguments; the command line's when left out
@@ -102,7 +115,7 @@ def main(
     parser = argparse.ArgumentParser(prog='mtmt',
         description='Cross-lingual named entity recognition by distillation')
     sub = parser.add_subparsers(dest='command', required=True)
-    for add in (_commands_that_run, _commands_that_read, _command_that_scores): add(sub)
+    for add in (_commands_that_run, _commands_that_read, _command_that_scores, _command_that_tags): add(sub)
     args = parser.parse_args(argv)
     # after parsing: torch takes seconds to load, and help does not need it
     return import_module('mtmt.commands').carry_out(args)

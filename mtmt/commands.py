@@ -7,16 +7,18 @@ __all__ = ['DEMO', 'carry_out']
 
 # %% ../nbs/84_commands.ipynb #7c2e1d04
 import sys
+from pathlib import Path
 
 from .batch import batch_jobs, run_jobs, sweep_jobs
 from .benchmarks import find_folder
 from .conflicts import readings_of
 from .data import MtmtError
 from .export import export_model
-from .recipes import given_recipe, read_values
+from .recipes import given_recipe, out_folder, read_values
 from .report import comparison, finished, recompute_all, runs_not_shown, slices_by_test, table
 from .report import write_report
 from .runs import run, score_system
+from .tagger import Tagger, answers, tag_file
 from .training import processes
 from .widgets import write_page
 
@@ -28,7 +30,9 @@ DEMO = dict(targets=['es', 'sw'], methods=['direct', 'tsl', 'mtmt'], seeds=[0], 
 def _run_here(args):
     "Carry out one recipe in this process, or in all of torchrun's; the first one speaks"
     say = print if processes()[0] == 0 else lambda line: None
-    return [run(given_recipe(args.f, read_values(args.p)), say)]
+    recipe = given_recipe(args.f, read_values(args.p))
+    record = run(recipe, say)
+    return [record | dict(folder=out_folder(recipe)/record['run'])]
 
 def _batch(args):
     "Targets x methods x seeds"
@@ -51,6 +55,25 @@ def _export(args):
     "The model of a run"
     print(export_model(find_folder(args.run), args.folder))
 
+def _tag(args):
+    "Raw text in, entities out"
+    tagger = Tagger.load(args.model, args.lang, threshold=args.threshold)
+    if args.out:
+        for path, out in _outputs(args.files, Path(args.out)): print(tag_file(tagger, path, out, args.block))
+        return
+    for path in args.files:
+        with sys.stdin.buffer if path == '-' else open(path, 'rb') as texts:
+            for some in answers(tagger, path, texts, args.block): print(*some, sep='', end='', flush=True)
+
+def _outputs(files, out):
+    "Where the answers to each file go: to the file that is named, or with several into a folder"
+    if '-' in files: raise MtmtError('--out needs files; of a pipe, write mtmt tag MODEL > OUT')
+    if len(files) == 1 and not out.is_dir(): return [(files[0], out)]
+    suffix = lambda path: '.conll' if Path(path).suffix == '.conll' else '.jsonl'
+    places = [out/(Path(path).stem+suffix(path)) for path in files]
+    if len(set(places)) < len(places): raise MtmtError(f'{out}: two of the files have the same name')
+    return list(zip(files, places))
+
 def _report(args):
     "The leaderboard of a folder"
     print(*write_report(find_folder(args.folder), args.baseline), sep='\n')
@@ -70,10 +93,16 @@ _WITHOUT = dict(
     slices=lambda args: print(slices_by_test(find_folder(args.folder), args.targets, args.data_dir)),
     report=_report,
     export=_export,
+    tag=_tag,
     explore=_explore)
 
 def _print_table(rows):
-    "The table of some runs, and what was compared"
+    "The table of some runs, and what was compared; where a model is that has no score"
+    for row in rows:
+        if row['f1'] is None: print(f'\ntrained, not scored. Tag text with: mtmt tag {row["folder"]} FILE')
+    if rows := [row for row in rows if row['f1'] is not None]: _print_scores(rows)
+
+def _print_scores(rows):
     first = rows[0]
     what = f'Entity F1 (conlleval mode), {first["benchmark"]}'
     if first['sources']: what += f', {"+".join(first["sources"])} to each target, encoder {first["encoder"]}'

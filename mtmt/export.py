@@ -10,6 +10,10 @@ import os, shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from .compare import interval, stored_counts
+from .confidence import Confidence
 from .data import MtmtError
 from .encoders import quiet
 from .records import read_record
@@ -39,43 +43,29 @@ def facts_of(
 
 # %% ../nbs/62_export.ipynb #5bef6b10
 _BASE = dict(embedded='intfloat/multilingual-e5-small')
-
-_USE = '''## Use
-
-```python
-from transformers import pipeline
-
-tagger = pipeline('token-classification', '{folder}', aggregation_strategy='first')
-tagger('{words}')
-```
-
-The tag of a word is read at its first piece: take `aggregation_strategy='first'`. Put spaces between
-words and punctuation marks, as in the training text.
-'''
+_THRESHOLDS = (0., .5, .7, .8, .9)
 
 def card(
-    about:dict, # The contents of run.json
-    folder:str # Name of the exported folder
+    about:Mapping, # The contents of run.json
+    folder:str, # Name of the exported folder
+    interval:tuple[float, float]|None=None # Low and high of F1 in per cent
 )->str: # Markdown with the header that the Hub reads
     "Write the card of an exported model"
-    sources, base = ', '.join(about['sources']), _BASE.get(about['encoder'], about['encoder'])
-    types = [f'| {kind} | {100*found["f1"]:.1f} |' for kind, found in about['types'].items()]
     labels = ('Labels of the target were used: see the signature.' if about['recipe']['allow_target_labels']
         else f'No label of `{about["target"]}` was used in training.')
-    versions = ', '.join(f'{name} {number}' for name, number in about['versions'].items() if number)
-    lines = ['---', f'language: ["{about["target"]}"]', 'library_name: transformers',
-        'pipeline_tag: token-classification', f'base_model: {base}', '---', '',
-        f'# Named entities in `{about["target"]}`', '',
-        f'Trained by mtmt: method `{about["method"]}`, labelled text in {sources} '
-        f'({about["source_benchmark"]}), encoder {base}, seed {about["seed"]}. {labels}', '',
-        _USE.format(folder=folder, words='...'), '## Score', '',
-        f'On the test set of {about["benchmark"]}, in per cent; one seed, no interval:', '',
-        '| | F1 |', '|---|---|', f'| all | {100*about["f1"]:.1f} |', *types, '',
-        f'`{about["signature"]}`', '', '## Data', '', *(f'* {note}' for note in about['notes']), '',
-        'The weights were made from these texts and from the encoder. '
-        'Look at the licence of each before you pass them on.',
-        '', f'Versions: {versions}.']
-    return '\n'.join(lines)+'\n'
+    sure = Confidence(**about.get('confidence', {}))
+    templates = Environment(loader=PackageLoader('mtmt', 'static'), undefined=StrictUndefined)
+    return templates.get_template('card.md').render(about=about, folder=folder, interval=interval, labels=labels, confidence=sure,
+        base=_BASE.get(about['encoder'], about['encoder']), sources=', '.join(about['sources']),
+        types=about['made_from']['schema'], hashes=list(_hashes(about['made_from']['data'])),
+        curve=[row for row in sure.curve if row[0] in _THRESHOLDS], percent=lambda x: f'{100*x:.1f}',
+        versions=', '.join(f'{name} {number}' for name, number in about['versions'].items() if number))+'\n'
+
+def _hashes(data):
+    "What each text is, and the beginning of its hash"
+    for what, found in data.items():
+        if isinstance(found, Mapping): yield from _hashes({f'{what} {lang}': h for lang, h in found.items()})
+        else: yield f'{what} {found[:12]}'
 
 # %% ../nbs/62_export.ipynb #6230b663
 def export_model(
@@ -86,12 +76,14 @@ def export_model(
     run, folder = Path(run), Path(folder).expanduser()
     if folder.exists(): raise MtmtError(f'{folder}: is there already; name a folder that is not')
     model, aside = model_of(run), folder.with_name(f'.{folder.name}.{os.getpid()}.tmp')
-    model.encoder.model.config.mtmt = facts_of(read_record(run)) | dict(max_length=model.max_length)
+    about = read_record(run)
+    scored = None if about['f1'] is None else interval(stored_counts(run))
+    model.encoder.model.config.mtmt = facts_of(about) | dict(max_length=model.max_length)
     try:
         with quiet():
             model.encoder.model.save_pretrained(aside)
             model.tokenizer.save_pretrained(aside)
-        (aside/'README.md').write_text(card(read_record(run), folder.name), encoding='utf-8')
+        (aside/'README.md').write_text(card(about, folder.name, scored), encoding='utf-8')
         os.replace(aside, folder)
     finally: shutil.rmtree(aside, ignore_errors=True)
     return folder
