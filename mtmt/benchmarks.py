@@ -143,7 +143,8 @@ def split_file(
     for suffix in suffixes:
         if (folder/f'{lang}.{split}{suffix}').is_file(): return folder/f'{lang}.{split}{suffix}'
     have = sorted({p.name.split('.')[0] for p in folder.glob(f'*.{split}.*')})
-    raise DataError(f'{folder}: no file {lang}.{split}{suffixes[0]}; languages with a {split} split here: '
+    wanted = ' or '.join(f'{lang}.{split}{suffix}' for suffix in suffixes)
+    raise DataError(f'{folder}: no file {wanted}; languages with a {split} split here: '
         f'{", ".join(have) or "none"}.'+did_you_mean(lang, have))
 
 # %% ../nbs/08_benchmarks.ipynb #d29a6a66

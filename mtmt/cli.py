@@ -107,6 +107,16 @@ def _command_that_tags(sub):
     tag.add_argument('--block', type=int, default=256,
         help='texts that are read together; 1 answers each at once')
 
+# %% ../nbs/85_cli.ipynb #0a655302
+def _commands_of_a_project(sub):
+    "The commands for a language of one's own"
+    new = sub.add_parser('new', help='make a folder for a language of your own')
+    new.add_argument('folder', help='folder to make')
+    new.add_argument('--target', required=True, help='language code of the language without labels')
+    new.add_argument('--sources', type=_names, default=['en'], help='labelled languages, with commas')
+    check = sub.add_parser('check', help='look at such a folder before you train')
+    check.add_argument('folder', help='folder that mtmt new made')
+
 # %% ../nbs/85_cli.ipynb #778bb55d
 def main(
     argv:Sequence[str]|None=None # Arguments; the command line's when left out
@@ -115,7 +125,8 @@ def main(
     parser = argparse.ArgumentParser(prog='mtmt',
         description='Cross-lingual named entity recognition by distillation')
     sub = parser.add_subparsers(dest='command', required=True)
-    for add in (_commands_that_run, _commands_that_read, _command_that_scores, _command_that_tags): add(sub)
+    for add in (_commands_of_a_project, _commands_that_run, _commands_that_read, _command_that_tags,
+        _command_that_scores): add(sub)
     args = parser.parse_args(argv)
     # after parsing: torch takes seconds to load, and help does not need it
     return import_module('mtmt.commands').carry_out(args)

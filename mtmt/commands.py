@@ -14,6 +14,7 @@ from .benchmarks import find_folder
 from .conflicts import readings_of
 from .data import MtmtError
 from .export import export_model
+from .projects import check_project, new_project
 from .recipes import given_recipe, out_folder, read_values
 from .report import comparison, finished, recompute_all, runs_not_shown, slices_by_test, table
 from .report import write_report
@@ -55,6 +56,18 @@ def _export(args):
     "The model of a run"
     print(export_model(find_folder(args.run), args.folder))
 
+def _new(args):
+    "A folder for a language of one's own"
+    folder = new_project(args.folder, args.target, args.sources)
+    print(f'Put raw text into {folder}/data/{args.target}.train.txt, then: mtmt check {folder}')
+
+def _check(args):
+    "A look at a project; the exit status says whether it can be trained"
+    found = check_project(args.folder)
+    print(found)
+    if not found.problems: print(f'ready: mtmt run -f {Path(args.folder)/"recipe.yaml"}')
+    return 1 if found.problems else 0
+
 def _tag(args):
     "Raw text in, entities out"
     tagger = Tagger.load(args.model, args.lang, threshold=args.threshold)
@@ -94,6 +107,8 @@ _WITHOUT = dict(
     report=_report,
     export=_export,
     tag=_tag,
+    new=_new,
+    check=_check,
     explore=_explore)
 
 def _print_table(rows):

@@ -293,9 +293,15 @@ def given_recipe(
 )->Recipe:
     "Make a recipe from what papermill would take for the experiment notebook"
     given = {}
-    for path in files: given |= read_yaml(path)
+    for path in files: given |= _near(path, read_yaml(path))
     given |= values or {}
     return make_recipe(**{k: v for k, v in given.items() if k != 'options'}, **_mapping(given.get('options')))
+
+def _near(path, given):
+    "Parameters of a file; a folder that begins with ./ is beside the file"
+    beside = {name: str(Path(path).resolve().parent/given[name]) for name in ('data_dir', 'out_dir')
+        if str(given.get(name, '')).startswith('./')}
+    return given | beside
 
 # %% ../nbs/55_recipes.ipynb #e5f13730
 def out_folder(
