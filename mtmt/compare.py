@@ -519,6 +519,7 @@ def recompute(
     try:
         record = read_record(folder)
         off = _wrong_files(folder, record)
+        if record.get('status') == 'unscored': return '; '.join(off)
         words, systems = read_predictions(folder)
         gold = systems.pop('gold')
         off = [*_wrong_figures(record, gold, systems), *_wrong_probabilities(folder, record, words, systems),

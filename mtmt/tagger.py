@@ -6,7 +6,7 @@
 __all__ = ['LONGEST_WORD', 'Entity', 'Tagged', 'TextError', 'Tagger', 'answers', 'tag_file']
 
 # %% ../nbs/67_tagger.ipynb #67a00003
-import hashlib, html, json, os
+import hashlib, html, json, os, re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
@@ -86,11 +86,17 @@ LONGEST_WORD = 10_000
 class TextError(MtmtError):
     "Something that cannot be tagged"
 
+# a surrogate alone
+_HALF = re.compile('[\ud800-\udfff]')
+
 def _cut(text, lang, number):
     "The words of a text, in sentences; an error where it is no text"
     if not isinstance(text, str):
         raise TextError(f'text {number} is {type(text).__name__}, not a string: {text!r:.60}'
             +'; decode bytes first'*isinstance(text, bytes))
+    if half := _HALF.search(text):
+        raise TextError(f'text {number}: character {half.start()} is half of a pair (U+{ord(half[0]):X}), '
+            'which is no character; read the text again in the encoding that it was written in')
     sentences = split_text(text, lang)
     for begin, end in (place for sentence in sentences for place in sentence):
         if end-begin > LONGEST_WORD:

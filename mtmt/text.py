@@ -65,7 +65,7 @@ _TOGETHER = regex.compile('|'.join([
     rf"(?<={_LETTER})[-‐‑'’ʼ](?={_LETTER})", # a hyphen or an apostrophe within a word
     rf'(?<!{_LETTER})(?:\p{{L}}\.)*\p{{Lu}}\.', # an initial, or an abbreviation of letters
     r'([\p{P}\p{S}])\1+'])) # the same mark many times
-_ENDINGS = dict(en=regex.compile(r"(?<=\p{L})['’](?:s|ll|ve|re|d|m)(?![\p{L}\p{M}\p{N}])", regex.I))
+_ENDINGS = dict(en=regex.compile(r"(?<=[\p{L}.])['’](?:s|ll|ve|re|d|m)(?![\p{L}\p{M}\p{N}])", regex.I))
 _ELISION = regex.compile(r"(?<=\p{L})['’]")
 _SPACE = regex.compile(r'\s+')
 _ELIDED = dict(fr=_ELISION, it=_ELISION, ca=_ELISION)
