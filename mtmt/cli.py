@@ -80,6 +80,10 @@ def _commands_that_read(sub):
     export = sub.add_parser('export', help='the model of a run as a plain transformers folder, with a card')
     export.add_argument('run', help='folder of a run')
     export.add_argument('folder', help='folder to make')
+    export.add_argument('--onnx', action='store_true', help='also as model.onnx, in single precision')
+    export.add_argument('--int8', action='store_true', help='also as model.int8.onnx, a quarter of the size')
+    export.add_argument('--most', type=float, default=2.,
+        help='points of F1 that a language may lose before the file is refused')
     for parser in (slices, explore):
         parser.add_argument('--data-dir', default='', help='folder of the benchmark files')
 
@@ -104,6 +108,10 @@ def _command_that_tags(sub):
     tag.add_argument('--out', help='file to make, or folder for several; without it, standard output')
     tag.add_argument('--lang', default='', help='language of the text; if left out, the target of the model')
     tag.add_argument('--threshold', type=float, default=0., help='leave out entities less probable than this')
+    tag.add_argument('--runtime', choices=['torch', 'onnx', 'int8'], default='torch',
+        help='what computes; onnx and int8 want a folder of mtmt export')
+    tag.add_argument('--precision', choices=['fp32', 'bf16'], default='fp32',
+        help='bf16 is faster where the device has it')
     tag.add_argument('--block', type=int, default=256,
         help='texts that are read together; 1 answers each at once')
 

@@ -19,6 +19,7 @@ from .recipes import given_recipe, out_folder, read_values
 from .report import comparison, finished, recompute_all, runs_not_shown, slices_by_test, table
 from .report import write_report
 from .runs import run, score_system
+from .runtimes import export_onnx
 from .tagger import Tagger, answers, tag_file
 from .training import processes
 from .widgets import write_page
@@ -54,7 +55,10 @@ def _explore(args):
 
 def _export(args):
     "The model of a run"
-    print(export_model(find_folder(args.run), args.folder))
+    run = find_folder(args.run)
+    print(export_model(run, args.folder))
+    for int8 in [False]*args.onnx+[True]*args.int8:
+        print('\n', export_onnx(run, args.folder, int8, args.most).round(2).to_string(index=False), sep='')
 
 def _new(args):
     "A folder for a language of one's own"
@@ -70,7 +74,8 @@ def _check(args):
 
 def _tag(args):
     "Raw text in, entities out"
-    tagger = Tagger.load(args.model, args.lang, threshold=args.threshold)
+    given = dict(threshold=args.threshold, precision=args.precision)
+    tagger = Tagger.load(args.model, args.lang, args.runtime, **given)
     if args.out:
         for path, out in _outputs(args.files, Path(args.out)): print(tag_file(tagger, path, out, args.block))
         return

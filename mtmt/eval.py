@@ -84,12 +84,13 @@ SIGNATURE = {
     'enc': 'encoder and the hash of its weights',
     'limit': 'training sentences of each language at most',
     'devlimit': 'dev sentences that choose the epoch, at most',
+    'shots': 'labelled sentences of the target that training read, if any',
     'seeds': 'runs behind the figure',
     'v': 'version of the kit',
     'boundaries': 'where the text is cut for scoring, if not into sentences'}
 
 # %% ../nbs/14_eval.ipynb #56e28536
-SYSTEM_KEYS = ('src', 'srcdata', 'enc', 'select', 'decode', 'limit', 'devlimit')
+SYSTEM_KEYS = ('src', 'srcdata', 'enc', 'select', 'decode', 'limit', 'devlimit', 'shots')
 
 # %% ../nbs/14_eval.ipynb #42c573dd
 def signature(
@@ -106,14 +107,16 @@ def signature(
     source_data:str='', # Benchmark that supplies the sources
     decode:str='argmax', # argmax or bio
     limit:int=0, # Training sentences of each language at most; 0 for all
-    dev_limit:int=0 # Dev sentences at most; 0 for all
+    dev_limit:int=0, # Dev sentences at most; 0 for all
+    shots:int=0 # Labelled sentences of the target that training read
 )->str: # Keys of `SIGNATURE`, in its order
     "Say in one line what a score is a score of"
     name, at, weights = encoder.rpartition('@') if '@' in encoder else (encoder, '', '')
     values = dict(scheme='IOB2', mode='conlleval', repair=repair, avg='micro', unit='entity', trunc='none',
         select=select, decode=decode, src='+'.join(sources), srcdata=source_data, tgt=target,
         data=f'{data}@sha256:{data_hash[:8]}', enc=name+at+weights[:8], limit=limit or 'all',
-        devlimit=dev_limit or 'all', seeds=seeds, v=version, boundaries=boundaries.removeprefix('sentence'))
+        devlimit=dev_limit or 'all', shots=shots or '', seeds=seeds, v=version,
+        boundaries=boundaries.removeprefix('sentence'))
     # a bar separates the keys, so none may stand in a value
     parts = [f'{key}:{values[key]}'.replace('|', '%7C') for key in SIGNATURE if values[key] != '']
     return '|'.join(['mtmt', *parts])

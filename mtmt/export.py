@@ -57,9 +57,10 @@ def card(
     templates = Environment(loader=PackageLoader('mtmt', 'static'), undefined=StrictUndefined)
     return templates.get_template('card.md').render(about=about, folder=folder, interval=interval,
         labels=labels, confidence=sure, base=_BASE.get(about['encoder'], about['encoder']),
-        sources=', '.join(about['sources']), types=about['made_from']['schema'], hashes=list(_hashes(about['made_from']['data'])),
+        sources=', '.join(about['sources']), types=about['made_from']['schema'],
+        hashes=list(_hashes(about['made_from']['data'])),
         curve=[row for row in sure.curve if row[0] in _THRESHOLDS], percent=lambda x: f'{100*x:.1f}',
-        versions=', '.join(f'{name} {number}' for name, number in about['versions'].items() if number))+'\n'
+        versions=', '.join(f'{k} {number}' for k, number in about['versions'].items() if number))+'\n'
 
 def _hashes(data):
     "What each text is, and the beginning of its hash"

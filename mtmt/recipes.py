@@ -39,6 +39,8 @@ class Corpora:
     limit:int=0 # Use at most this many training sentences of each language; 0 for all
     dev_limit:int=2000 # Use at most this many dev sentences of each language to choose the epoch; 0 for all
     problems:str='raise' # What to do with malformed sentences: raise, repair or skip
+    # CoNLL file of labelled sentences of the target that a student learns too (needs allow_target_labels)
+    corrected:str=''
     # What chooses the epoch: source-dev, last, or target-dev (needs allow_target_labels)
     select:str='source-dev'
 
@@ -148,7 +150,7 @@ def _wrong_places(recipe):
 # %% ../nbs/55_recipes.ipynb #df9f3e10
 def _conflicts(recipe):
     "Options that do not go together"
-    out = []
+    out = _conflicts_of_corrections(recipe) if recipe.corrected else []
     if recipe.agreement_scope == 'pair' and recipe.ner_words != 'pair':
         out.append('agreement_scope="pair" needs ner_words="pair"')
     if (recipe.select == 'target-dev' or recipe.pair_balance == 'gold') and not recipe.allow_target_labels:
@@ -168,6 +170,17 @@ def _conflicts(recipe):
     if not recipe.teacher_cache and (several or recipe.keep_share < 1 or recipe.knn_reliability):
         out.append('teacher_cache=False asks one teacher of each task at every step: not with '
             'teacher_per_source, others, rounds, keep_share or knn_reliability')
+    return out
+
+def _conflicts_of_corrections(recipe):
+    "What corrected sentences of the target do not go with"
+    out = []
+    if not recipe.allow_target_labels:
+        out.append('corrected: labels of the target are read; set allow_target_labels=True if you want that '
+            '(the signature will say how many sentences)')
+    if not recipe.tasks: out.append(f'corrected: {recipe.method} has no student that could learn from it')
+    if recipe.others or recipe.rounds > 1 or recipe.pair_balance == 'gold' or not recipe.teacher_cache:
+        out.append('corrected: not with others, rounds, pair_balance="gold" or teacher_cache=False')
     return out
 
 # %% ../nbs/55_recipes.ipynb #2aae057c

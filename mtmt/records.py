@@ -192,7 +192,9 @@ def _named(records):
             if len({str(_options(r).get(key)) for r in cell}) > 1: differ[cell[0]['method']].add(key)
     out = []
     for record in records:
-        shown = [f'{k}={v}' for k, v in _options(record).items() if k in differ[record['method']]]
+        # labels of the target are never left unsaid
+        named = differ[record['method']] | {'shots'}
+        shown = [f'{k}={v}' for k, v in _options(record).items() if k in named]
         out.append(record | dict(system=record['method']+(f' ({", ".join(shown)})' if shown else '')))
     return out
 

@@ -24,7 +24,8 @@ import mtmt
 from .benchmarks import compared, has_split, labelled_languages, load_labelled, load_unlabelled
 from .benchmarks import source_schema
 from .corpus import project_root
-from .data import MtmtError, ReadReport, Schema, content_hash, dataset, write_atomically
+from .data import MtmtError, ReadReport, Schema, content_hash, dataset, read_conll, unlabelled
+from .data import write_atomically
 from .encoders import WordEncoder, encoder_fingerprint, load_config, load_encoder, load_tokenizer
 from .external import as_annotations, read_system
 from .pool import LanguageWeights, Pooling, columns_of, rank_sources, sentence_vectors
@@ -84,6 +85,8 @@ class Materials:
     target:Dataset # Raw text of the target: `id`, `tokens`
     # The same sentences with tags; only for pair_balance='gold', which looks at labels of the target
     gold:Dataset|None=None
+    # Labelled sentences of the target that a student learns too; they are the last ones of `target`
+    corrected:Dataset|None=None
     notes:list[str]=field(default_factory=list) # What was read and what was left out
 
     def train(self, langs:Sequence[str])->Dataset:
@@ -99,7 +102,8 @@ class Materials:
         "Content hash of every text"
         each = lambda some: {l: content_hash(d) for l, d in some.items()}
         out = dict(train=each(self.sources), dev=each(self.devs), target=content_hash(self.target))
-        return out | (dict(gold=content_hash(self.gold)) if self.gold else {})
+        more = dict(gold=self.gold, corrected=self.corrected)
+        return out | {name: content_hash(text) for name, text in more.items() if text}
 
 # %% ../nbs/58_workshop.ipynb #77ea8711
 def take(
@@ -127,6 +131,7 @@ def load_materials(
         corpora.problems)
         out.devs[corpora.target] = take(dev, corpora.dev_limit)
         out.notes.append('ORACLE SELECTION: the labelled dev set of the target chooses the epoch')
+    if corpora.corrected: _with_corrections(corpora, out)
     return _with_gold(corpora, out) if with_gold else out
 
 def _noted(name, report, corpus, like, limit):
@@ -167,6 +172,16 @@ def _with_gold(corpora, materials):
     notes = [*materials.notes,
         f'ORACLE PAIRS: tags of {len(keep):,} of {len(materials.target):,} target sentences are read']
     return replace(materials, target=target, gold=gold, notes=notes)
+
+def _with_corrections(corpora, materials):
+    "Labelled sentences of the target, in the place of the same sentences without labels"
+    labelled, report = read_conll(other_file(corpora.corrected), materials.schema, problems=corpora.problems)
+    known = set(map(tuple, labelled['tokens']))
+    rest = [row for row, words in enumerate(materials.target['tokens']) if tuple(words) not in known]
+    texts = [materials.target.select(rest), unlabelled(labelled)]
+    materials.target, materials.corrected = concatenate_datasets(texts), labelled
+    name = Path(corpora.corrected).name
+    materials.notes.append(f'LABELS OF THE TARGET: {report} of {name} join the training')
 
 # %% ../nbs/58_workshop.ipynb #daf58644
 def load_test(

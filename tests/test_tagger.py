@@ -143,6 +143,7 @@ def test_bad_files_are_refused_with_their_line(tagger, tmp_path, name, content, 
     assert not (tmp_path/'out').exists()
 
 def mtmt(*args, cwd, **more):
+    "The command in a process of its own"
     env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', TQDM_DISABLE='1')
     return subprocess.run([sys.executable, '-m', 'mtmt.cli', *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, **more)
 
