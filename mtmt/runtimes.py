@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .corpus import CORPUS_LANGUAGES, CORPUS_SCHEMA, corpus_split
-from .data import MtmtError, Schema, dataset, tag_names
+from .data import MtmtError, Schema, dataset, file_hash, tag_names
 from .encoders import load_config, load_tokenizer
 from .eval import scores
 from .export import model_of
@@ -156,6 +156,8 @@ class OnnxEncoder(nn.Module):
         self.model, self.session = SimpleNamespace(config=config), _session(path, threads)
         # whoever reads asks a parameter for the device
         self.nothing = nn.Parameter(torch.empty(0), requires_grad=False)
+        # the weights are in the file: it stands for them in a hash of all weights
+        self.register_buffer('digest', torch.tensor(list(bytes.fromhex(file_hash(path)))))
         tags = self.session.get_outputs()[0].shape[-1]
         if tags != len(config.id2label):
             raise OnnxError(f'{path}: scores {tags} tags, and the configuration names '
