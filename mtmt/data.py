@@ -170,7 +170,8 @@ def _cells(line, number):
     return [(m.start()+1, m[0]) for m in _CELLS[between].finditer(text.rstrip(' \t'))]
 
 # %% ../nbs/00_data.ipynb #efe0a731
-_DOCUMENT_MARKER = '-DOCSTART-'
+# a line that begins a document, and the names of the columns in a file of the explorer
+_NO_WORDS = ('-DOCSTART-', '# word')
 
 def _lines(raw):
     "Lines of a file without their ends, one by one"
@@ -183,7 +184,7 @@ def sentence_blocks(
     block = []
     for number, line in enumerate(_lines(raw), 1):
         cells = _cells(line, number)
-        marker = isinstance(cells, list) and cells and cells[0][1] == _DOCUMENT_MARKER
+        marker = isinstance(cells, list) and cells and cells[0][1] in _NO_WORDS
         if cells and not marker: block.append((number, cells))
         elif block:
             yield block

@@ -91,8 +91,9 @@ def test_the_program_is_a_module(tmp_path):
 def test_static_files_are_in_the_package():
     about = tomllib.loads((ROOT/'pyproject.toml').read_text())
     patterns = about['tool']['setuptools']['package-data']['mtmt']
-    names = {str(p.relative_to(STATIC.parent)) for p in STATIC.iterdir()}
-    assert names == {'static/explorer.css', 'static/explorer.html', 'static/explorer.js', 'static/report.html'}
+    names = {str(p.relative_to(STATIC.parent)) for p in STATIC.rglob('*') if p.is_file()}
+    assert names == {f'static/{name}' for name in ('explorer.css', 'explorer.html', 'explorer.js', 'report.html', 'card.md', 'project/README.md',
+            'project/recipe.yaml', 'project/train.ipynb', 'project/example.txt')}
     assert all(any(Path(n).match(p) for p in patterns) for n in names)
 
 def test_readings_of_a_run(small_files, tmp_path, tiny_encoder):
