@@ -171,7 +171,7 @@ def run_jobs(
     workers:int=0, # Runs at a time; 0: the engine's choice
     engine:str='local', # One of `ENGINES`
     address:str='' # Of a Ray cluster
-)->list[dict]: # A row for each run
+)->list[dict]: # A row for each run that has a score
     "Execute the experiment notebook for each run that is not done"
     if engine not in ENGINES:
         raise MtmtError(f'engine: {engine!r} is not a choice; there are {", ".join(ENGINES)}.'
@@ -189,8 +189,9 @@ def run_jobs(
     board = _Board(methods, folder/'notebooks'/'log.jsonl', side_by_side(len(jobs), workers, threads))
     found, failed = _follow(itertools.chain(before.items(), ends), before, board, folder)
     if failed: raise MtmtError(_failures(failed))
-    rows = {row['run']: row for row in finished(folder)}
-    return [rows[found[name]['run']] for name in jobs]
+    scored = [found[name]['run'] for name in jobs if found[name]['f1'] is not None]
+    rows = {row['run']: row for row in finished(folder)} if scored else {}
+    return [rows[run] for run in scored]
 
 # %% ../nbs/80_batch.ipynb #44acd075
 def _done_before(jobs, recipes, out):
@@ -212,9 +213,10 @@ def _follow(ends, before, board, folder):
             else:
                 found[name] = said
                 how = '  (done before)' if name in before else f'  {said["seconds"]:.0f} s'
-                line = f'F1 {100*said["f1"]:.1f}{how}'
+                line = (f'F1 {100*said["f1"]:.1f}' if said['f1'] is not None else 'trained, not scored')+how
             board.ended(name, line, name in before)
-            if found: write_summary(folder, {x['run']: f'notebooks/{n}.ipynb' for n, x in found.items()})
+            scored = {x['run']: f'notebooks/{n}.ipynb' for n, x in found.items() if x['f1'] is not None}
+            if scored: write_summary(folder, scored)
     return found, failed
 
 def _failures(failed):

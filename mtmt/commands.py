@@ -123,6 +123,7 @@ def _print_table(rows):
     if rows := [row for row in rows if row['f1'] is not None]: _print_scores(rows)
 
 def _print_scores(rows):
+    "The same, of runs with a score"
     first = rows[0]
     what = f'Entity F1 (conlleval mode), {first["benchmark"]}'
     if first['sources']: what += f', {"+".join(first["sources"])} to each target, encoder {first["encoder"]}'

@@ -122,3 +122,13 @@ def test_real_data(real_data, tmp_path_factory, benchmark, target):
     done = papermill(tmp/f'{benchmark}.ipynb', '-p', 'benchmark', benchmark, '-p', 'target', target, '-p', 'method', 'mtmt', '-p',
         'data_dir', real_data, '-p', 'out_dir', tmp/'real-runs', '-p', 'limit', 2000, '-p', 'epochs', 1)
     assert done.returncode == 0, done.stderr[-2000:]
+
+def test_a_target_without_a_test_set_is_trained_and_shown(small_files, tmp_path, tiny_encoder):
+    "The notebook runs to its end, the batch says so, and no table has the run"
+    from mtmt.batch import batch_jobs, run_jobs
+    (small_files/'sw.test.conll').unlink()
+    jobs = batch_jobs(['sw'], ['tsl'], [0], str(tmp_path/'runs'), benchmark='files', sources='en', data_dir=str(small_files), encoder=tiny_encoder,
+        epochs=1, max_length=32)
+    assert run_jobs(jobs, 1) == []
+    made, = (tmp_path/'runs').glob('files-sw-tsl-*')
+    assert (made/'model').is_dir()
