@@ -64,3 +64,20 @@ def test_a_run_of_the_embedded_encoder_is_small(tmp_path):
     size = lambda folder: sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())/1e6
     assert size(tmp_path/about['run']) < 60
     assert all(size(folder) < 60 for folder in (tmp_path/'teachers').iterdir())
+
+def test_an_onnx_file_tags_as_the_model_and_a_refused_one_is_gone(a_run, tmp_path):
+    pytest.importorskip('onnxruntime')
+    from mtmt.runtimes import export_onnx
+    from mtmt.tagger import Tagger, TextError
+    folder = export_model(a_run, tmp_path/'model')
+    with pytest.raises(MtmtError, match='no such file; write one with write_onnx'): Tagger.load(folder, runtime='int8')
+    table = export_onnx(a_run, folder)
+    assert table.lang.tolist() == ['sw'] and (table.equal_tags == 100).all() and '## model.onnx' in (folder/'README.md').read_text()
+    texts = ['Amina aliona katika Kano leo', 'Kofi na Juma']
+    torch, onnx = (Tagger.load(folder, runtime=runtime)(texts) for runtime in ('torch', 'onnx'))
+    assert [[(e.text, e.type) for e in t.entities] for t in torch] == [[(e.text, e.type) for e in t.entities] for t in onnx]
+    assert Tagger.load(folder, runtime='onnx').lang == 'sw'
+    before = sorted(p.name for p in folder.iterdir())
+    with pytest.raises(MtmtError, match=r'points of F1 lost, more than -1000: sw'): export_onnx(a_run, folder, int8=True, most=-1000)
+    assert sorted(p.name for p in folder.iterdir()) == before
+    with pytest.raises(TextError, match="runtime: 'tensorrt' is not a choice"): Tagger.load(folder, runtime='tensorrt')
