@@ -3,6 +3,7 @@ import json, os, signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
+import papermill
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -168,8 +169,8 @@ def test_a_language_of_ones_own_from_command_to_tags(tiny_encoder, tmp_path, mon
     assert main(['check', 'mine']) == 0
     said = capsys.readouterr().out
     assert '40 sentences' in said and 'ready: mtmt run -f mine/recipe.yaml' in said
-    small = ['-p', 'encoder', tiny_encoder, '-p', 'limit', '20', '-p', 'epochs', '1', '-p', 'max_length', '32']
-    out = mtmt('run', '-f', 'mine/recipe.yaml', *small, cwd=tmp_path)
+    with (tmp_path/'mine/recipe.yaml').open('a') as file: file.write(f'encoder: {tiny_encoder}\nepochs: 1\nmax_length: 32\n')
+    out = mtmt('run', '-f', 'mine/recipe.yaml', '-p', 'limit', '20', cwd=tmp_path)
     assert out.returncode == 0 and 'trained, not scored. Tag text with: mtmt tag ' in out.stdout, out.stderr
     made, = (tmp_path/'mine/runs').glob('files-lg-tsl-*')
     assert read_record(made)['f1'] is None and str(made) in out.stdout
@@ -177,6 +178,9 @@ def test_a_language_of_ones_own_from_command_to_tags(tiny_encoder, tmp_path, mon
     assert main(['tag', str(made), 'news.txt']) == 0
     assert json.loads(capsys.readouterr().out)['text'] == 'Amina aliona Kano.'
     assert main(['export', str(made), 'model']) == 0 and 'Not scored' in (tmp_path/'model/README.md').read_text()
+    # its notebook runs from top to bottom, in its own folder
+    papermill.execute_notebook('mine/train.ipynb', 'done.ipynb', dict(), cwd='mine', progress_bar=False, kernel_name='python3')
+    assert len(list((tmp_path/'mine/runs').glob('files-lg-tsl-*'))) == 2
     # a run without a score is in no table, and says so
     capsys.readouterr()
     main(['table', 'mine/runs'])
