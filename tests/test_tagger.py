@@ -1,5 +1,5 @@
 "The tagger: places are right for any text, batches do not matter, mistakes are refused, files go on after a kill."
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +186,29 @@ def test_a_language_of_ones_own_from_command_to_tags(tiny_encoder, tmp_path, mon
     main(['table', 'mine/runs'])
     said = capsys.readouterr()
     assert 'no test set' in said.out+said.err
+
+def commands_of_readme(heading):
+    "The commands of the first shell block under a heading, without remarks"
+    block = (ROOT/'README.md').read_text(encoding='utf-8').split(f'## {heading}\n')[1].split('```')[1]
+    return [line.split('  #')[0].strip() for line in block.strip().splitlines()]
+
+def test_the_readmes_own_commands_for_a_language(tiny_encoder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path('my_text.txt').write_text('Amina aliona Kano. Kofi na Juma.\n'*20)
+    Path('news.txt').write_text('Amina aliona Kano.\n')
+    lines = commands_of_readme('A language of your own')
+    assert [line.split()[:2] for line in lines] == [['.venv/bin/mtmt', 'new'], ['cp', 'my_text.txt'], ['.venv/bin/mtmt', 'check'],
+        ['.venv/bin/mtmt', 'run'], ['.venv/bin/mtmt', 'tag']]
+    for line in lines:
+        name, *args = line.split()
+        if name == 'cp': shutil.copy(*args)
+        else:
+            made = next(Path('luganda/runs').glob('files-*'), None) if 'tag' in args else None
+            assert main([arg.replace('luganda/runs/RUN', str(made)) for arg in args]) == 0, capsys.readouterr()
+        # a small encoder, and little text: the real one is for the tutorial
+        if 'new' in args:
+            with Path('luganda/recipe.yaml').open('a') as file: file.write(f'encoder: {tiny_encoder}\nepochs: 1\nmax_length: 32\nlimit: 20\n')
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])['text'] == 'Amina aliona Kano.'
 
 def test_a_killed_command_goes_on(a_run, tagger, tmp_path):
     source = lines(tmp_path/'in.txt', 3000)
