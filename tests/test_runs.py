@@ -142,7 +142,7 @@ def test_rounds_are_scored_and_taken_up_again(small_files, tmp_path, tiny_encode
     assert all(torch.equal(a[k], b[k]) for k in a) and again['systems'] == first['systems']
 
 def edit(name): return lambda files: (files/name).unlink()
-BAD = [(lambda f: (f/'sw.test.conll').unlink(), {}, r'no file sw\.test\.conll; languages with a test split here: none'),
+BAD = [(lambda f: (f/'sw.train.conll').unlink(), {}, r'no file sw\.train\.conll or sw\.train\.txt; languages with a train split here: de, en'),
     (lambda f: (f/'en.train.conll').write_text('just\nwords\n'), {},
     r'en\.train\.conll.* (no tag column|share no entity type)|share no entity type'),
     (lambda f: (f/'en.dev.conll').write_text('Kano B-PLACE\n'), {}, r"en\.dev\.conll:1:6: unknown tag .B-PLACE.; accepted: O, B-LOC"),
