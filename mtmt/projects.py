@@ -6,7 +6,6 @@
 __all__ = ['FEW_SENTENCES', 'new_project', 'Findings', 'unknown_words', 'check_project']
 
 # %% ../nbs/82_projects.ipynb #82a00003
-import os, shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,11 +13,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .benchmarks import check_language, has_split, labelled_languages, load_unlabelled
-from .data import DataError, MtmtError, did_you_mean
+from .benchmarks import check_language, labelled_languages
+from .data import MtmtError
 from .encoders import load_tokenizer
+from .export import new_folder
 from .languages import SEEN
-from .recipes import Corpora, Recipe, RecipeError, given_recipe
+from .recipes import Corpora, RecipeError, given_recipe
 from .windows import word_pieces
 from .workshop import load_materials, load_test, with_selection
 
@@ -36,20 +36,16 @@ def new_project(
     for lang in (target, *sources): check_language(lang)
     if target in sources: raise RecipeError(f'target: {target!r} is also a source; a target has no labels')
     unknown = [lang for lang in sources if lang not in labelled_languages('corpus')]
-    if folder.exists(): raise MtmtError(f'{folder}: is there already; name a folder that is not')
     templates = Environment(loader=PackageLoader('mtmt', 'static/project'), undefined=StrictUndefined,
         keep_trailing_newline=True)
-    aside = folder.with_name(f'.{folder.name}.{os.getpid()}.tmp')
-    try:
-        (aside/'data').mkdir(parents=True)
+    with new_folder(folder) as aside:
+        (aside/'data').mkdir()
         words = dict(target=target, sources=','.join(sources), folder=folder)
         for name, place in _FILES.items():
             text = templates.get_template(name).render(words)
             # other languages than the embedded corpus has need files of your own
             if unknown: text = text.replace('source_benchmark: corpus', '# source_benchmark: corpus')
             (aside/place).write_text(text, encoding='utf-8')
-        os.replace(aside, folder)
-    finally: shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 # %% ../nbs/82_projects.ipynb #82a00009
@@ -84,8 +80,8 @@ def _look_at_text(recipe, materials, found):
     found.facts.append(f'raw text in {lang}: {target.num_rows:,} sentences, {count:,} words are read')
     found.facts += [note for note in materials.notes if 'without labels' not in note]
     if target.num_rows < FEW_SENTENCES:
-        found.warnings.append(f'{target.num_rows:,} sentences are few: a student needs {FEW_SENTENCES} '
-            'at least, and gains with thousands')
+        found.warnings.append(f'{target.num_rows:,} sentences are few, fewer than {FEW_SENTENCES}: '
+            "the kit's own figures are of students that read 700")
     share = unknown_words(target['tokens'], recipe.encoder)
     line = f'{100*share:.1f} % of the words of {lang} have a character that the encoder does not know'
     kinds = [found.facts, found.warnings, found.problems]

@@ -6,7 +6,7 @@
 __all__ = ['LONGEST_WORD', 'Entity', 'Tagged', 'TextError', 'Tagger', 'answers', 'tag_file']
 
 # %% ../nbs/67_tagger.ipynb #67a00003
-import hashlib, html, json, os, re
+import html, json, os, re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from .confidence import Confidence, entity_scores
 from .data import MtmtError, file_hash, read_bytes, read_words, write_atomically
-from .encoders import WordEncoder, load_config, load_finished_tagger, load_tokenizer
-from .encoders import weights_hash
+from .encoders import WordEncoder, load_config, load_finished_tagger, load_tokenizer, weights_hash
 from .entities import tag_numbers, text_spans, types_of
 from .eval import decode
 from .export import facts_of, model_of
@@ -27,6 +26,7 @@ from .records import read_record
 from .runtimes import load_onnx
 from .teachers import Recognizer, load_recognizer
 from .text import split_text
+from .workshop import fingerprint
 
 # %% ../nbs/67_tagger.ipynb #67a00006
 @dataclass(frozen=True)
@@ -100,9 +100,11 @@ def _cut(text, lang, number):
         raise TextError(f'text {number}: character {half.start()} is half of a pair (U+{ord(half[0]):X}), '
             'which is no character; read the text again in the encoding that it was written in')
     sentences = split_text(text, lang)
-    for begin, end in (place for sentence in sentences for place in sentence):
-        if end-begin > LONGEST_WORD:
-            raise TextError(f'text {number}: a word of {end-begin:,} characters at character {begin:,} '
+    for sentence in sentences:
+        lengths = sentence[:, 1]-sentence[:, 0]
+        if lengths.max() > LONGEST_WORD:
+            begin = sentence[lengths.argmax(), 0]
+            raise TextError(f'text {number}: a word of {lengths.max():,} characters at character {begin:,} '
                 f'({text[begin:begin+20]!r}...); is it text? Words have {LONGEST_WORD:,} at most')
     return sentences
 
@@ -159,9 +161,8 @@ class Tagger:
     ):
         "Load a tagger"
         model, facts = _loaded(name, runtime)
-        given = dict(lang=facts.get('lang', ''), how=facts.get('how', 'argmax')) | options
-        return cls(model, confidence=Confidence(**facts.get('confidence', {})),
-            **given | (dict(lang=lang) if lang else {}))
+        options = dict(how=facts.get('how', 'argmax')) | options
+        return cls(model, lang or facts.get('lang', ''), Confidence(**facts.get('confidence', {})), **options)
 
     def __call__(self,
         text # A string, a list of them, or a stream of strings, such as an open file
@@ -258,9 +259,9 @@ def tag_file(
     path, out = Path(path), Path(out)
     raw = read_bytes(path)
     end = _KINDS.get(path.suffix, _KINDS['.txt'])[2]
-    made_from = [file_hash(path), weights_hash(tagger.model.encoder), asdict(tagger.confidence),
-        tagger.lang, tagger.threshold, tagger.how, tagger.precision]
-    name = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:12]
+    name = fingerprint(text=file_hash(path), model=weights_hash(tagger.model.encoder),
+        confidence=asdict(tagger.confidence), lang=tagger.lang, threshold=tagger.threshold, how=tagger.how,
+        precision=tagger.precision)
     aside = out.with_name(f'.{out.name}.{name}.part')
     out.parent.mkdir(parents=True, exist_ok=True)
     before = aside.read_text(encoding='utf-8') if aside.is_file() else ''
