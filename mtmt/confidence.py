@@ -6,7 +6,7 @@
 __all__ = ['entity_scores', 'Confidence', 'fit_confidence', 'source_confidence']
 
 # %% ../nbs/48_confidence.ipynb #48a00003
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np

@@ -199,6 +199,11 @@ class WordEncoder(nn.Module):
         "The linear layer over tags, where the model has one"
         return next((module for module in reversed(self._around) if isinstance(module, nn.Linear)), None)
 
+    @property
+    def added(self)->nn.Module|None:
+        "What a training adds to the encoder: the linear layer, or an evaluator's learned similarity"
+        return self.head or getattr(self.model, 'same_class', None)
+
     def forward(self,
         input_ids, # Pieces, (B, L)
         attention_mask, # 1 where there is a piece, (B, L)
@@ -213,6 +218,7 @@ class WordEncoder(nn.Module):
             for module in self._around:
                 if module is not self.head and not isinstance(module, nn.Dropout): h = module(h)
             h = self.dropout(h)
+            if self.head is None and self.added is not None: h = self.added(h)
             return h, None if self.head is None else self.head(h)
 
 # %% ../nbs/10_encoders.ipynb #a08e76a3

@@ -6,6 +6,9 @@
 __all__ = ['METHODS']
 
 # %% ../nbs/54_methods.ipynb #c162ec7b
+_MTMT2 = dict(weights='none', ner_loss='kl', similarity_map='learned', same_class='type',
+    student_similarity='tags', entity_share=.5, second_opinion=True)
+
 METHODS = {
     'direct': dict(tasks=()),
     'tsl': dict(tasks=('recognition',), weights='none', ner_reduction='mean'),
@@ -13,12 +16,24 @@ METHODS = {
         teacher_weights='language'),
     'mtmt': dict(),
     'mtmt-multi': dict(teacher_per_source=True, teacher_weights='language'),
+    'mtmt2': dict(_MTMT2),
+    'mtmt2-multi': dict(_MTMT2, teacher_per_source=True, teacher_weights='language'),
     'prokd': dict(tasks=('recognition',), weights='none', alignment=.1, self_training=.5),
     'mtmt-no-similarity': dict(tasks=('recognition',), weights='a'),
     'mtmt-no-weights': dict(weights='none'),
     'mtmt-alpha': dict(weights='a'),
     'mtmt-beta': dict(weights='b'),
     'mtmt-gamma': dict(weights='g'),
+    'mtmt-permuted': dict(permute_weights=True),
+    'mtmt-from-tags': dict(similarity_teacher='recognizer'),
+    'mtmt-second-recognizer': dict(similarity_teacher='second-recognizer'),
+    'mtmt2-second-recognizer': dict(_MTMT2, similarity_teacher='second-recognizer', similarity_map='sigmoid'),
+    'mtmt2-gold': dict(_MTMT2, similarity_teacher='gold', second_opinion=False, similarity_map='sigmoid',
+        allow_target_labels=True),
+    'self-training': dict(tasks=('recognition',), weights='none', ner_reduction='mean', hard_labels=True),
+    'ensemble': dict(tasks=(), teacher_seeds=3),
+    'tsl-seeds': dict(tasks=('recognition',), weights='none', ner_reduction='mean', teacher_seeds=3),
+    'upper-bound': dict(tasks=(), supervised=True, allow_target_labels=True),
     'mtmt-released': dict(weights='none', ner_reduction='mean', ner_words='pair', agreement_scope='pair',
         attention_mask=False, head_lr_ratio=.001, select='target-dev', pair_balance='gold',
         pairs_from='corpus',

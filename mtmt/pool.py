@@ -42,16 +42,20 @@ def pair_weights(
 
 # %% ../nbs/30_pool.ipynb #9dbbef45
 def pooled_similarity(
-    vectors:Tensor, # Each evaluator's vector of each word, (N, K, d)
+    vectors:Tensor, # Each evaluator's vector of each word, (N, K, d); with product its class probabilities
     w:Tensor|None, # Weights, (N, K); equal when left out
     pairs:Tensor, # Words of each pair, (P, 2)
-    kind:str='sigmoid', # Map of the cosine: sigmoid or half
+    kind:str='sigmoid', # Map of the cosine: sigmoid, half or learned; or product: p1.p2 of classes
     calibration:Tensor|None=None # Slope and shift of each evaluator, (K, 2)
 )->Tensor: # (P,)
     "Mix the evaluators' similarities of each pair"
     e = vectors.float()
-    cos = F.cosine_similarity(e[pairs[:, 0]], e[pairs[:, 1]], dim=-1)
+    first, second = e[pairs[:, 0]], e[pairs[:, 1]]
     w = e.new_ones(e.shape[:2]) if w is None else w
+    if kind == 'product':
+        s = (first*second).sum(-1).clamp(1e-6, 1-1e-6)
+        return mix(s.T.unsqueeze(-1), pair_weights(w.T, pairs)).squeeze(-1)
+    cos = F.cosine_similarity(first, second, dim=-1)
     return _similarity_under(cos, w, pairs, kind, calibration)
 
 def _similarity_under(cos, w, pairs, kind, calibration):
@@ -66,7 +70,7 @@ def student_similarity(
     cos:Tensor, # The student's cosine of each pair, (P,)
     w:Tensor|None, # Weights of the evaluators, (N, K); equal when left out
     pairs:Tensor, # Words of each pair, (P, 2)
-    kind:str='sigmoid', # Map of the cosine: sigmoid or half
+    kind:str='sigmoid', # Map of the cosine: sigmoid, half or learned
     calibration:Tensor|None=None # Slope and shift of each evaluator, (K, 2)
 )->Tensor: # (P,)
     "Map the student's cosines as the evaluators' are mapped"
@@ -269,6 +273,7 @@ def sentence_vectors(
 class Pooling:
     "How several sources' teachers become one"
     teacher_per_source:bool=False # A recognizer and an evaluator for each source, instead of one for all
+    teacher_seeds:int=1 # Teachers of each source or pot, alike but for their seeds
     teacher_weights:str='uniform' # uniform, language (TSL's similarity), entropy, agreement or reliability
     language_similarity:str='learned' # learned, cosine, l1 or l2
     language_level:str='domain' # domain: the same for all sentences; sentence: each its own

@@ -41,6 +41,8 @@ class Corpora:
     problems:str='raise' # What to do with malformed sentences: raise, repair or skip
     # CoNLL file of labelled sentences of the target that a student learns too (needs allow_target_labels)
     corrected:str=''
+    # Learn from the target's own labels instead: how far there is to go (needs allow_target_labels)
+    supervised:bool=False
     # What chooses the epoch: source-dev, last, or target-dev (needs allow_target_labels)
     select:str='source-dev'
 
@@ -74,6 +76,16 @@ class Recipe(Corpora, Start, TrainSettings, Distillation, Pooling, Refinement):
     eval_boundaries:str='sentence' # sentence, or flat as in MTMT's released code
     allow_target_labels:bool=False # Permit options that look at the target's labels; shown in the signature
 
+    @property
+    def has_second_teacher(self)->bool:
+        "Whether a model of its own supervises the student's similarities"
+        return 'similarity' in self.tasks and self.similarity_teacher in ('evaluator', 'second-recognizer')
+
+    @property
+    def reads_gold(self)->bool:
+        "Whether tags of the raw target are read beside its text"
+        return 'gold' in (self.pair_balance, self.similarity_teacher)
+
     def part(self,
         kind:type # A dataclass that Recipe inherits from, such as Pooling
     ):
@@ -92,7 +104,9 @@ CHOICES = dict(
     ner_words=('all', 'pair'),
     decode=('argmax', 'bio'),
     eval_boundaries=('sentence', 'flat'),
-    similarity_map=('sigmoid', 'half'),
+    similarity_map=('sigmoid', 'half', 'learned'),
+    similarity_teacher=('evaluator', 'recognizer', 'second-recognizer', 'gold'),
+    student_similarity=('vectors', 'tags'),
     agreement_map=('auto', 'sigmoid', 'cosine'),
     agreement_scope=('mean', 'pair', 'none'),
     same_class=('tag', 'type'),
@@ -109,7 +123,8 @@ CHOICES = dict(
 LEAST = dict(epochs=1, batch_size=0, max_length=8, pairs=2, limit=0, dev_limit=0, seed=0, learning_rate=0,
     freeze_layers=0, rounds=1, source_count=1, knn_k=1, language_rank=1, alignment=0, self_training=0,
     threads=1,
-    warmup=0, weight_decay=0, max_grad_norm=0, similarity_weight=0, head_lr_ratio=0, corpus_pairs=1)
+    warmup=0, weight_decay=0, max_grad_norm=0, similarity_weight=0, head_lr_ratio=0, corpus_pairs=1,
+    pair_memory=1, teacher_seeds=1, entity_share=0)
 
 # %% ../nbs/55_recipes.ipynb #c16e27e2
 class RecipeError(MtmtError):
@@ -143,33 +158,53 @@ def _wrong_places(recipe):
     for lang in (recipe.target, *recipe.sources):
         try: check_language(lang)
         except DataError as e: out.append(str(e))
-    if recipe.target in recipe.sources:
+    if recipe.target in recipe.sources and not recipe.supervised:
         out.append(f'target: {recipe.target!r} is also a source; a target has no labels')
     return out
 
 # %% ../nbs/55_recipes.ipynb #df9f3e10
+# values of options that read labels of the target
+_LOOKS = dict(select='target-dev', pair_balance='gold', similarity_teacher='gold', supervised=True)
+
 def _conflicts(recipe):
     "Options that do not go together"
     out = _conflicts_of_corrections(recipe) if recipe.corrected else []
     if recipe.agreement_scope == 'pair' and recipe.ner_words != 'pair':
         out.append('agreement_scope="pair" needs ner_words="pair"')
-    if (recipe.select == 'target-dev' or recipe.pair_balance == 'gold') and not recipe.allow_target_labels:
-        out.append('select="target-dev" and pair_balance="gold" look at labels of the target; '
-            'set allow_target_labels=True if you want that (the signature will say so), '
-            'or use select="source-dev", pair_balance="pseudo"')
+    looks = [f'{name}={getattr(recipe, name)!r}' for name, value in _LOOKS.items()
+        if getattr(recipe, name) == value]
+    if looks and not recipe.allow_target_labels:
+        out.append(f'{", ".join(looks)}: this looks at labels of the target; '
+            'set allow_target_labels=True if you want that (the signature will say so)')
     if recipe.teacher_weights == 'language' and recipe.others:
         out.append('teacher_weights="language" has no weight for other systems; '
             'use uniform, entropy, agreement or reliability')
-    if recipe.teacher_weights != 'uniform' and not recipe.teacher_per_source and not recipe.others:
+    pool = recipe.teacher_per_source or recipe.teacher_seeds > 1
+    if recipe.teacher_weights != 'uniform' and not pool and not recipe.others:
         out.append(f'teacher_weights={recipe.teacher_weights!r} needs teacher_per_source=True: '
             'one pot of labels makes one teacher')
-    if recipe.calibrate_similarity and ('similarity' not in recipe.tasks or recipe.select != 'source-dev'):
-        out.append('calibrate_similarity=True needs the similarity task, and select="source-dev": '
-            'it is fitted on dev sets of the sources')
-    several = recipe.teacher_per_source or recipe.others or recipe.rounds > 1
+    if recipe.teacher_weights == 'language' and recipe.teacher_seeds > 1:
+        out.append('teacher_weights="language" weighs languages, not seeds: '
+            'use uniform, entropy, agreement or reliability with teacher_seeds')
+    several = pool or recipe.others or recipe.rounds > 1
     if not recipe.teacher_cache and (several or recipe.keep_share < 1 or recipe.knn_reliability):
         out.append('teacher_cache=False asks one teacher of each task at every step: not with '
             'teacher_per_source, others, rounds, keep_share or knn_reliability')
+    return out+_conflicts_of_similarity(recipe)
+
+def _conflicts_of_similarity(recipe):
+    "Options of the second task that do not go together"
+    out = []
+    by_dev = [name for name in ('calibrate_similarity', 'second_opinion') if getattr(recipe, name)]
+    if by_dev and not (recipe.has_second_teacher and recipe.select == 'source-dev'):
+        out.append(f'{" and ".join(by_dev)}: this needs the similarity task, a second teacher (evaluator or '
+            'second-recognizer) and select="source-dev": it is fitted on dev sets of the sources')
+    if recipe.calibrate_similarity and recipe.similarity_teacher == 'second-recognizer':
+        out.append('calibrate_similarity is for evaluators: the answers of a recognizer are probabilities')
+    if recipe.similarity_teacher != 'evaluator' and not recipe.teacher_cache:
+        out.append('similarity_teacher: only an evaluator can be asked at every step (teacher_cache=False)')
+    if recipe.supervised and recipe.tasks:
+        out.append('supervised=True has no student: use method="upper-bound"')
     return out
 
 def _conflicts_of_corrections(recipe):

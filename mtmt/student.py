@@ -12,15 +12,16 @@ from dataclasses import dataclass
 import torch
 from datasets import Dataset
 from torch import Tensor
+from torch.nn.functional import one_hot
 from transformers import set_seed
 
 from .data import MtmtError, Schema
 from .encoders import WordEncoder, freeze, load_tagger, load_tokenizer
-from .losses import agreement_for, draw_pairs, mtmt_loss, pair_cosine, type_probabilities
+from .losses import agreement_for, draw_pairs, mtmt_loss, pair_cosine, tag_similarity
 from .pool import pooled_similarity, student_similarity
 from .prototypes import Prototypes, classes_without_prototype, self_training_step
 from .teachers import Annotations, Evaluator, Recognizer
-from .teachers import dev_scores, pair_generator, save_folder, word_classes
+from .teachers import class_probabilities, dev_scores, pair_generator, save_folder, word_classes
 from .training import TrainSettings, WordData, train
 
 # %% ../nbs/40_student.ipynb #33ebdf65
@@ -33,16 +34,31 @@ class Distillation(Prototypes):
     ner_loss:str='mse' # Recognition: mse, the squared distance [released], or kl, the divergence
     ner_reduction:str='sum' # Over classes: sum, or mean [released without weights]
     ner_words:str='all' # Words in the recognition loss: all, or those of the pairs [pair]
-    similarity_map:str='sigmoid' # sigmoid [released] or half
+    similarity_map:str='sigmoid' # sigmoid [released], half, or learned (ours)
+    # Who supervises it: evaluator; recognizer, by its own tags; second-recognizer, of another seed; gold
+    similarity_teacher:str='evaluator'
+    student_similarity:str='vectors' # The student's: the cosine of its vectors, or of its tags (ours)
+    # lambda times what the second teacher knows beyond the first, on the sources' dev sets (ours)
+    second_opinion:bool=False
     agreement_map:str='auto' # Map inside gamma: sigmoid [released], cosine, or auto: goes with similarity_map
     agreement_scope:str='mean' # gamma of a word: mean over its pairs, pair [released], none
     same_class:str='tag' # tag or type
     pairs:int=512 # Pairs in a batch
+    pair_memory:int=1024 # Words of earlier batches that a learned evaluator compares with
     oo_share:float=.5 # Largest share of the same-class pairs that may be O-O
+    entity_share:float=0. # Smallest share of the different-class pairs that are two entity words (student)
+    hard_labels:bool=False # Learn the recognizer's best tag instead of its probabilities
+    # Deal the values of alpha, beta and gamma out at random: a control that weighs as much, and knows nothing
+    permute_weights:bool=False
     # pseudo: by the recognizer's own tags; none; gold [perhaps released], which needs the target's tags
     pair_balance:str='pseudo'
     pairs_from:str='batch' # batch, or corpus: two sentences read for each pair [corpus]
     corpus_pairs:int=20000 # Pairs an epoch with pairs_from='corpus' [500,000]
+
+    @property
+    def similarity_kind(self)->str:
+        "How the second teacher's answer becomes a similarity: by a map of cosines, or as a product of tags"
+        return self.similarity_map if self.similarity_teacher == 'evaluator' else 'product'
 
 # %% ../nbs/40_student.ipynb #4d05c8eb
 class PairData(WordData):
@@ -87,21 +103,25 @@ def student_objective(
 )->Callable: # (h, scores, batch, step) -> dict with `loss` and its parts
     "Make the loss of a student on a batch of the target's words"
     type_of = torch.from_numpy(schema.type_of)
-    agreement_map = agreement_for(how.agreement_map, how.similarity_map)
-    wants_pairs = 'similarity' in how.tasks
+    agreement_map = agreement_for(how.agreement_map, how.similarity_kind)
+    wants_pairs, by_tags = 'similarity' in how.tasks, how.student_similarity == 'tags'
     def objective(h, scores, batch, step):
         p, vectors = _ask(live, batch) if live else (batch['probabilities'].float(), batch.get('vectors'))
         q, kind = scores.softmax(-1), type_of.to(p.device)
+        if how.hard_labels: p = one_hot(p.argmax(-1), p.shape[-1]).to(p)
+        classes = lambda x: class_probabilities(x, schema, how.same_class)
         drawn = torch.empty(0, 2, dtype=torch.long, device=h.device)
         r = s = torch.empty(0, device=h.device)
         if wants_pairs: drawn = _batch_pairs(batch, p, how, schema, pair_generator(seed, step)).to(h.device)
         if len(drawn):
-            given = batch.get('weights'), drawn, how.similarity_map, calibration
-            r, s = student_similarity(pair_cosine(h, drawn), *given), pooled_similarity(vectors, *given)
+            given = batch.get('weights'), drawn
+            s = pooled_similarity(vectors, *given, how.similarity_kind, calibration)
+            if by_tags: r = tag_similarity(classes(q), drawn)
+            else: r = student_similarity(pair_cosine(h, drawn), *given, how.similarity_map, calibration)
         parts = mtmt_loss(q, p, r, s, drawn, how.weights, how.similarity_weight, how.ner_reduction,
-            how.ner_words if len(drawn) else 'all', agreement_map, how.agreement_scope,
-            type_probabilities(p, kind) if how.same_class == 'type' else None, batch.get('trust'),
-            how.ner_loss)
+            how.ner_words if len(drawn) else 'all', agreement_map, how.agreement_scope, classes(p),
+            batch.get('trust'), how.ner_loss, by_tags,
+            pair_generator(seed, -2-step) if how.permute_weights else None)
         if how.self_training:
             own = self_training_step(encoder.prototypes, h, q, p, kind, how, step/steps)
             parts |= dict(loss=parts['loss']+how.self_training*own, self_training=own,
@@ -118,7 +138,7 @@ def _batch_pairs(batch, p, how, schema, generator):
 def _drawn(tags, schema, how, n, generator):
     "Pairs among words with these tags"
     classes = word_classes(tags, schema, how.same_class)
-    return draw_pairs(classes, n, generator, how.pair_balance != 'none', how.oo_share)
+    return draw_pairs(classes, n, generator, how.pair_balance != 'none', how.oo_share, how.entity_share)
 
 @torch.no_grad()
 def _ask(teachers, batch):
@@ -169,8 +189,9 @@ def _check(target, annotations, how, gold):
     if 'similarity' in how.tasks and annotations.vectors is None:
         raise MtmtError('the similarity task needs an evaluator, and these annotations have none; '
             'use tasks="recognition" (method tsl), or add a source with labels')
-    if (how.pair_balance == 'gold') != (gold is not None):
-        raise MtmtError('give `gold`, the tags of the target, exactly where pair_balance="gold"')
+    if ('gold' in (how.pair_balance, how.similarity_teacher)) != (gold is not None):
+        raise MtmtError('give `gold`, the tags of the target, exactly where pair_balance="gold" or '
+            'similarity_teacher="gold"')
 
 def _rows(annotations, how, trust, gold):
     "What comes with each word"

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MODEL_OF_TASK', 'Recognizer', 'Evaluator', 'save_folder', 'DamagedError', 'read_about', 'load_recognizer',
-           'load_evaluator', 'flat', 'supervised', 'dev_scores', 'train_recognizer', 'word_classes', 'pair_generator',
-           'pair_f1', 'train_evaluator', 'calibration', 'Annotations', 'annotate']
+           'load_evaluator', 'flat', 'supervised', 'dev_scores', 'train_recognizer', 'word_classes',
+           'class_probabilities', 'pair_generator', 'pair_f1', 'train_evaluator', 'calibration', 'Annotations',
+           'annotate']
 
 # %% ../nbs/20_teachers.ipynb #83c11d8f
 import json, os, shutil
@@ -26,7 +27,8 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from .data import MtmtError, Schema, file_hash, schema_of, tag_names
 from .encoders import WordEncoder, encoder_fingerprint, freeze, load_encoder, load_tagger, load_tokenizer
 from .eval import decode, scores
-from .losses import draw_pairs, pair_cosine, similarity, similarity_loss
+from .losses import draw_pairs, pair_cosine, similarity, similarity_loss, type_probabilities
+from .same_class import LearnedSimilarity, PairMemory, same_class_loss
 from .training import TrainSettings, WordData, encode_batches, on_first_process, round_to_half, train
 
 # %% ../nbs/20_teachers.ipynb #bd6a9196
@@ -64,11 +66,21 @@ class Recognizer:
 # %% ../nbs/20_teachers.ipynb #c31f803e
 @dataclass
 class Evaluator:
-    "A trained similarity evaluator: vectors of words, and no parameters beyond the encoder's"
+    "A trained similarity evaluator: vectors of words, whose cosine says how alike two are"
     encoder:WordEncoder # Without a head
     tokenizer:PreTrainedTokenizerBase # Its tokenizer
     max_length:int=128 # Pieces in a window
-    similarity_map:str='sigmoid' # sigmoid or half: how a cosine becomes a similarity
+    similarity_map:str='sigmoid' # sigmoid, half or learned: how a cosine becomes a similarity
+
+    @property
+    def learned(self)->LearnedSimilarity|None:
+        "Projection, margin and temperature, where the similarity is learned"
+        return self.encoder.added
+
+    @property
+    def width(self)->int:
+        "Numbers in a word's vector"
+        return self.learned.projection.out_features if self.learned else self.encoder.model.config.hidden_size
 
     def vectors(self,
         tokens:Sequence[Sequence[str]], # Words of each sentence
@@ -76,7 +88,7 @@ class Evaluator:
         out:Tensor|None=None # Filled with them, where given
     )->Tensor: # (N, d)
         "Compute a vector for every word"
-        if out is None: out = torch.empty(sum(map(len, tokens)), self.encoder.model.config.hidden_size)
+        if out is None: out = torch.empty(sum(map(len, tokens)), self.width)
         read = encode_batches(self.encoder, tokens, self.tokenizer, self.max_length, note=note)
         for row, vectors, _ in read: out[row] = vectors.to(out.dtype)
         return out
@@ -190,8 +202,14 @@ def load_evaluator(
     folder, about = Path(folder), read_about(folder)
     if about['tags'] is not None: raise MtmtError(f'{folder}: a recognizer; an evaluator is needed')
     name = _start_of(folder, about, encoder)
-    model = _restore(load_encoder(name), folder, about)
+    model = _restore(_bare(name, about['similarity_map']), folder, about)
     return Evaluator(model, load_tokenizer(name), about['max_length'], about['similarity_map'])
+
+def _bare(encoder, similarity_map):
+    "The model of an evaluator before its training"
+    model = load_encoder(encoder)
+    if similarity_map == 'learned': model.same_class = LearnedSimilarity(model.config.hidden_size)
+    return model
 
 # %% ../nbs/20_teachers.ipynb #0544abae
 def flat(
@@ -262,6 +280,16 @@ def word_classes(
     "Give each word its class for the question `same class?`"
     return tags if same_class == 'tag' else torch.from_numpy(schema.type_of).to(tags.device)[tags]
 
+# %% ../nbs/20_teachers.ipynb #9dec8d71
+def class_probabilities(
+    p:Tensor, # Probabilities of the tags, (N, C)
+    schema:Schema, # The tag set
+    same_class:str='tag' # tag, or type: sum over the tags of a type
+)->Tensor: # (N, G)
+    "Give each word its probabilities of the classes"
+    if same_class == 'tag': return p.float()
+    return type_probabilities(p, torch.from_numpy(schema.type_of).to(p.device))
+
 # %% ../nbs/20_teachers.ipynb #f6e7aa8d
 def pair_generator(
     seed:int, # Seed of the run
@@ -274,15 +302,16 @@ def pair_generator(
 def pair_f1(
     vectors:Tensor, # Vectors of words, (N, d)
     classes:Tensor, # Their classes, (N,)
-    count:int=20000 # Pairs to draw
-)->dict[str, float]: # f1 of "same class" at similarity 0.5, accuracy; entity_auc among entity words
+    count:int=20000, # Pairs to draw
+    boundary:float=0. # Cosine from which two words are called alike
+)->dict[str, float]: # f1 of "same class", accuracy; entity_auc among entity words
     "Score how well cosines tell pairs of one class from other pairs"
     # here: its import draws from Python's random numbers, which an import of this kit must not do
     from sklearn.metrics import roc_auc_score
     pairs = draw_pairs(classes, count, torch.Generator().manual_seed(0))
     if not len(pairs): return dict(f1=0., accuracy=0.)
     cos, same = pair_cosine(vectors, pairs), classes[pairs[:, 0]] == classes[pairs[:, 1]]
-    predicted = cos >= 0
+    predicted = cos >= boundary
     hit = (predicted & same).sum().item()
     found = dict(f1=2*hit/max((predicted.sum()+same.sum()).item(), 1),
         accuracy=(predicted == same).float().mean().item())
@@ -305,19 +334,24 @@ def train_evaluator(
     pairs:int=512, # Pairs in a batch
     oo_share:float=.5, # Most of the same-class pairs that may be O-O
     same_class:str='tag', # tag or type
-    similarity_map:str='sigmoid' # sigmoid or half
+    similarity_map:str='sigmoid', # sigmoid, half, or learned: all pairs of the batch and the memory
+    pair_memory:int=1024 # Words of earlier batches that the words of a batch are compared with, if learned
 )->Evaluator:
-    "Train a similarity evaluator (MTMT, released code: siamese encoder, logistic cosine, cross-entropy)"
+    "Train a similarity evaluator (MTMT, released code: siamese encoder, logistic cosine; or learned, ours)"
     set_seed(settings.seed)
-    model = load_encoder(encoder)
+    model = _bare(encoder, similarity_map)
     freeze(model, freeze_embeddings, freeze_layers)
     teacher = Evaluator(WordEncoder(model, attention_mask), load_tokenizer(encoder), settings.max_length,
         similarity_map)
     classes = lambda corpus: word_classes(flat(corpus['ner_tags']), schema_of(source), same_class)
     data = WordData(source['tokens'], teacher.tokenizer, settings.max_length, classes=classes(source))
-    pair_scores = lambda corpus: pair_f1(teacher.vectors(corpus['tokens']), classes(corpus))
+    if teacher.learned: teacher.encoder.memory = PairMemory(teacher.width, pair_memory)
+    boundary = lambda: teacher.learned.margin.item() if teacher.learned else 0.
+    pair_scores = lambda corpus: pair_f1(teacher.vectors(corpus['tokens']), classes(corpus),
+        boundary=boundary())
     score = (lambda: _over_sources({lang: pair_scores(text) for lang, text in dev.items()})) if dev else None
-    objective = _pair_objective(settings.seed, pairs, oo_share, similarity_map)
+    if teacher.learned: objective = _all_pairs_objective(teacher.learned, teacher.encoder.memory)
+    else: objective = _pair_objective(settings.seed, pairs, oo_share, similarity_map)
     log = train(teacher.encoder, data, objective, settings, f'{folder}.checkpoints', score, 'evaluator')
     save_folder(folder, teacher, encoder, task='evaluator', log=log)
     return teacher
@@ -331,6 +365,16 @@ def _pair_objective(seed, pairs, oo_share, similarity_map):
         if not len(drawn): return dict(loss=h.sum()*0)
         same = (classes[drawn[:, 0]] == classes[drawn[:, 1]]).float()
         return dict(loss=similarity_loss(similarity(pair_cosine(h, drawn), similarity_map), same).mean())
+    return objective
+
+def _all_pairs_objective(learned, memory):
+    "The loss of a learned similarity: all words of a batch with each other and with words of earlier batches"
+    def objective(h, scores, batch, step):
+        candidates, known = memory.candidates(h, batch['classes'])
+        slope, shift = learned.calibration
+        loss = same_class_loss(slope*(h@candidates.T)+shift, batch['classes'], known)
+        memory.add(h, batch['classes'])
+        return dict(loss=loss)
     return objective
 
 # %% ../nbs/20_teachers.ipynb #222d57f6
@@ -383,7 +427,7 @@ def _new_file(path, **shapes):
 def annotate(
     tokens:Sequence[Sequence[str]], # Words of each sentence of the target
     recognizer:Recognizer, # First teacher
-    evaluator:Evaluator|None, # Second teacher, where there is one
+    evaluator:Evaluator|Recognizer|None, # Second teacher, if any; a recognizer answers by its tags
     path # File to keep the annotations in; used again if it is there
 )->Annotations:
     "Ask the teachers about a text, once, and keep the answer on disk"
@@ -399,13 +443,13 @@ def _write(tokens, recognizer, evaluator, path):
     "Ask, and write the answer into its file row by row"
     count = sum(map(len, tokens))
     shapes = dict(probabilities=(count, len(recognizer.tags)))
-    if evaluator: shapes['vectors'] = count, evaluator.encoder.model.config.hidden_size
+    if evaluator: answer, shapes['vectors'] = _second(evaluator, count)
     aside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         out = _new_file(aside, **shapes)
         recognizer.probabilities(tokens, 'recognizer reads the target', out['probabilities'])
-        if evaluator: evaluator.vectors(tokens, 'evaluator reads the target', out['vectors'])
+        if evaluator: answer(tokens, 'the second teacher reads the target', out['vectors'])
         with aside.open('rb') as file: os.fsync(file.fileno())
         os.replace(aside, path)
     finally: aside.unlink(missing_ok=True)
@@ -419,3 +463,8 @@ def _read(path):
     if 'probabilities' not in found:
         raise DamagedError(f'{path}: the annotations have no probabilities; delete the file to make it again')
     return found
+
+def _second(teacher, count):
+    "How the second teacher is asked, and the shape of its answer"
+    if isinstance(teacher, Recognizer): return teacher.probabilities, (count, len(teacher.tags))
+    return teacher.vectors, (count, teacher.width)

@@ -334,7 +334,7 @@ class WordTrainer(Trainer):
     def create_optimizer(self, model=None):
         "Give the linear layer a learning rate of its own (MTMT's released code divides it by 1000)"
         optimizer = super().create_optimizer(model)
-        _divide_groups(optimizer, self.model.head, self.args.learning_rate, self.head_lr_ratio)
+        _divide_groups(optimizer, self.model.added, self.args.learning_rate, self.head_lr_ratio)
         return optimizer
 
     def evaluate(self, *args, **kwargs):
@@ -344,13 +344,13 @@ class WordTrainer(Trainer):
         return metrics
 
 # %% ../nbs/16_training.ipynb #114125f3
-def _divide_groups(optimizer, head, learning_rate, ratio):
-    "Put the weights of the linear layer into groups of their own"
-    if head is None or ratio == 1 or len(optimizer.param_groups) != 2: return
-    of_head = {id(weight) for weight in head.parameters()}
+def _divide_groups(optimizer, added, learning_rate, ratio):
+    "Put the weights that a training adds into groups of their own"
+    if added is None or ratio == 1 or len(optimizer.param_groups) != 2: return
+    of_added = {id(weight) for weight in added.parameters()}
     for group in list(optimizer.param_groups):
-        mine = [weight for weight in group['params'] if id(weight) in of_head]
-        group['params'] = [weight for weight in group['params'] if id(weight) not in of_head]
+        mine = [weight for weight in group['params'] if id(weight) in of_added]
+        group['params'] = [weight for weight in group['params'] if id(weight) not in of_added]
         if mine: optimizer.add_param_group({**group, 'params': mine, 'lr': learning_rate*ratio})
 
 def _check_loss(parts, step, steps, learning_rate):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LIBRARIES', 'fingerprint', 'kit', 'Materials', 'take', 'load_materials', 'load_test', 'with_selection',
            'with_sources', 'reader', 'source_weights', 'settings', 'teacher_settings', 'teacher_made_from', 'Workshop',
-           'Teachers', 'source_groups', 'role_names', 'train_teachers', 'annotations', 'other_file']
+           'Teachers', 'source_groups', 'role_names', 'train_teachers', 'annotations', 'other_file', 'known_beyond']
 
 # %% ../nbs/58_workshop.ipynb #08ea3059
 import ast, hashlib, importlib, inspect, json, platform, re, shutil
@@ -31,8 +31,10 @@ from .external import as_annotations, read_system
 from .pool import LanguageWeights, Pooling, columns_of, rank_sources, sentence_vectors
 from .prototypes import Prototypes, aligned
 from .recipes import Corpora, Recipe, RecipeError, Start
+from .same_class import knowledge
 from .teachers import MODEL_OF_TASK, Annotations, DamagedError, Evaluator, Recognizer, annotate
-from .teachers import calibration, load_evaluator, load_recognizer, train_evaluator, train_recognizer
+from .teachers import calibration, class_probabilities, flat, load_evaluator, load_recognizer
+from .teachers import train_evaluator, train_recognizer, word_classes
 from .training import TrainSettings, has_bf16, on_first_process
 
 # %% ../nbs/58_workshop.ipynb #6f961a0f
@@ -212,9 +214,11 @@ def with_selection(
 # %% ../nbs/58_workshop.ipynb #1d83aeb1
 def with_sources(
     recipe:Recipe, # The recipe
-    say:Callable[[str], None] # Receives a line for each step
+    say:Callable[[str], None]=lambda line: None # Receives a line for each step
 )->Recipe: # The same, with languages instead of `auto`
-    "Choose the sources of a recipe that leaves them open"
+    "Choose the sources of a recipe that leaves them open; an upper bound has the target itself"
+    if recipe.supervised:
+        return replace(recipe, sources=(recipe.target,), source_benchmark=recipe.benchmark)
     if recipe.sources != ('auto',): return recipe
     origin = recipe.source_of
     have = [l for l in labelled_languages(origin, recipe.data_dir) if l != recipe.target]
@@ -275,7 +279,8 @@ _STUDENTS_OWN = {'self_training', 'prototype_mix',
 
 def _pair_options(recipe):
     "Options of an evaluator's training"
-    return {k: getattr(recipe, k) for k in ('pairs', 'oo_share', 'same_class', 'similarity_map')}
+    names = ('pairs', 'oo_share', 'same_class', 'similarity_map', 'pair_memory')
+    return {name: getattr(recipe, name) for name in names}
 
 def teacher_settings(
     recipe:Recipe # The recipe
@@ -347,7 +352,7 @@ class Workshop:
 class Teachers:
     "The teachers of a run, by group of sources: `en`, or `en+de` for a pot of two"
     recognizers:dict[str, Recognizer] # The entity recognizers
-    evaluators:dict[str, Evaluator] # The similarity evaluators; empty where no task needs them
+    evaluators:dict[str, Evaluator|Recognizer] # The second teachers; empty where no task needs them
     names:dict[str, str] # Name of the folder by role: `recognizer`, or with several groups `recognizer-en`
 
 # %% ../nbs/58_workshop.ipynb #dd7324cb
@@ -356,7 +361,8 @@ def source_groups(
 )->dict[str, tuple[str, ...]]: # Sources of each teacher by name of the group
     "Say which teacher learns from which sources"
     groups = [(l,) for l in recipe.sources] if recipe.teacher_per_source else [recipe.sources]
-    return {'+'.join(g): g for g in groups}
+    name = lambda langs, number: '+'.join(langs)+(f'.{number}' if number > 1 else '')
+    return {name(langs, number): langs for langs in groups for number in range(1, recipe.teacher_seeds+1)}
 
 # %% ../nbs/58_workshop.ipynb #47c37a09
 def role_names(
@@ -368,6 +374,19 @@ def role_names(
         for group in groups for task, model in MODEL_OF_TASK.items()}
 
 # %% ../nbs/58_workshop.ipynb #a98cbb94
+def _learners(recipe):
+    "For each teacher, by task and group: what it learns, by which recipe, from which sources"
+    tasks = [task for task in recipe.tasks if task == 'recognition' or recipe.has_second_teacher]
+    out, groups = {}, source_groups(recipe)
+    for group, task in ((group, task) for group in groups for task in tasks or ['recognition']):
+        number = int(group.partition('.')[2] or 1)
+        learns, seed = task, recipe.seed+1000*(number-1)
+        if task == 'similarity' and recipe.similarity_teacher == 'second-recognizer':
+            # a seed that no further teacher has
+            learns, seed = 'recognition', seed+500
+        out[task, group] = learns, replace(recipe, seed=seed), groups[group]
+    return out
+
 def _train(recipe, materials, task, langs, folder, say):
     "Train one teacher"
     text = materials.train(langs)
@@ -383,19 +402,19 @@ def train_teachers(
     shop:Workshop # The folder
 )->Teachers:
     "Train the teachers of a recipe, or take those that are there"
-    groups, found = source_groups(recipe), {}
-    wanted = [(task, group) for group in groups for task in recipe.tasks or ('recognition',)]
+    wanted, found = _learners(recipe), {}
     # one that another process is training comes last: two processes divide the work
     for timeout in (0, -1):
         for task, group in [w for w in wanted if w not in found]:
-            made_from = teacher_made_from(recipe, materials, task, groups[group])
-            make = lambda folder: _train(recipe, materials, task, groups[group], folder, shop.say)
-            kind = load_recognizer if task == 'recognition' else load_evaluator
+            learns, own, langs = wanted[task, group]
+            made_from = teacher_made_from(own, materials, learns, langs)
+            make = lambda folder: _train(own, materials, learns, langs, folder, shop.say)
+            kind = load_recognizer if learns == 'recognition' else load_evaluator
             load = lambda folder: kind(folder, recipe.encoder)
-            try: found[task, group] = shop.obtain(MODEL_OF_TASK[task], made_from, make, load, timeout)
+            try: found[task, group] = shop.obtain(MODEL_OF_TASK[learns], made_from, make, load, timeout)
             except Timeout: shop.say(f'the {MODEL_OF_TASK[task]} of {group} is in training elsewhere')
     roles = role_names(recipe)
-    models = lambda task: {g: found[task, g][1] for g in groups if (task, g) in found}
+    models = lambda task: {group: found[task, group][1] for of, group in wanted if of == task}
     return Teachers(models('recognition'), models('similarity'), {roles[w]: found[w][0] for w in wanted})
 
 # %% ../nbs/58_workshop.ipynb #19edd6c4
@@ -412,6 +431,7 @@ def annotations(
         names = [teachers.names[roles[task, group]] for task in MODEL_OF_TASK
         if roles[task, group] in teachers.names]
         said = _annotate(materials, teachers, group, names, recipe.target, shop)
+        said = _on_its_scale(said, teachers.evaluators.get(group), recipe, materials.schema)
         if recipe.calibrate_similarity:
             dev = concatenate_datasets(list(materials.dev(langs).values()))
             said = replace(said, calibration=calibration(teachers.evaluators[group], dev, recipe.same_class))
@@ -436,6 +456,13 @@ def _annotate(materials, teachers, group, names, target, shop):
         on_first_process(lambda: path.unlink())
         return ask()
 
+def _on_its_scale(said, second, recipe, schema):
+    "Annotations with what makes the second teacher's answers similarities"
+    if isinstance(second, Recognizer):
+        return replace(said, vectors=class_probabilities(said.vectors, schema, recipe.same_class).half())
+    if second is None or not second.learned: return said
+    return replace(said, calibration=second.learned.calibration.detach())
+
 # %% ../nbs/58_workshop.ipynb #ce3791d7
 def other_file(
     path # A file as given, or relative to the project
@@ -454,3 +481,31 @@ def _other(recipe, materials, path, say):
     rows = [place[i] for i in materials.target['id']]
     said = replace(said, tags=[said.tags[r] for r in rows], scores=[said.scores[r] for r in rows])
     return as_annotations(said, materials.schema, recipe.other_confidence)
+
+# %% ../nbs/58_workshop.ipynb #58a00002
+def known_beyond(
+    recipe:Recipe, # The recipe
+    materials:Materials, # Its dev sets
+    teachers:Teachers, # Its teachers
+    say:Callable[[str], None] # Receives a line for each group
+)->dict[str, dict]: # By group what `knowledge` gives; empty without a second teacher or without dev sets
+    "Measure on dev sets of the sources what a second teacher knows beyond the first"
+    out = {}
+    if recipe.select != 'source-dev': return out
+    for group, second in teachers.evaluators.items():
+        devs = materials.dev(source_groups(recipe)[group]).values()
+        dev = concatenate_datasets([take(text, 500) for text in devs])
+        answers = [_class_vectors(model, dev['tokens'], materials.schema, recipe.same_class)
+            for model in (second, teachers.recognizers[group])]
+        classes = word_classes(flat(dev['ner_tags']), materials.schema, recipe.same_class)
+        out[group] = found = knowledge(*answers, classes)
+        each = (f'{sort} '+' '.join(f'{who} {auc:.3f}' for who, auc in found[sort].items()) for sort in found)
+        say(f'AUC of "same class" on dev of {group}: {"; ".join(each)}')
+    return out
+
+def _class_vectors(model, tokens, schema, same_class):
+    "What a teacher says of each word's class, so that a product of two rows says how alike they are"
+    note = 'teachers read the dev set'
+    if isinstance(model, Recognizer):
+        return class_probabilities(model.probabilities(tokens, note), schema, same_class)
+    return torch.nn.functional.normalize(model.vectors(tokens, note), dim=-1)

@@ -8,14 +8,14 @@ import pytest
 from conftest import ROOT
 
 # Modules in the order of the plan: each imports only from those before it.
-PLAN = ('data text windows languages corpus benchmarks packing encoders vocabulary losses entities eval training teachers pool prototypes selection student external confidence methods recipes '
+PLAN = ('data text windows languages corpus benchmarks packing encoders vocabulary losses entities eval training same_class teachers pool prototypes selection student external confidence methods recipes '
     'workshop records runs compare export slices runtimes charts tagger conflicts widgets report engines batch projects commands cli').split()
 # What a module may use beside that: a record is a format, and reads no models.
 ONLY = dict(records={'data', 'entities'})
 # Two definitions that are one idea, in one cell.
 PAIRS = set()
 # Symbols that the maths defines stay symbols in these modules.
-MATHS = {'losses', 'pool', 'prototypes', 'selection', 'student'}
+MATHS = {'losses', 'same_class', 'pool', 'prototypes', 'selection', 'student'}
 SYMBOLS = set('hpqrsz')
 CHAPTERS = [p for p in sorted((ROOT/'nbs').glob('*.ipynb')) if p.stem != 'index']
 

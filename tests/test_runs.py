@@ -12,7 +12,10 @@ from mtmt.data import MtmtError
 from mtmt.methods import METHODS
 from mtmt.recipes import make_recipe
 from mtmt.records import read_predictions
-from mtmt.runs import run
+from mtmt.runs import reopen, run
+
+# presets that learn from labels of the target, by name
+ORACLES = ('mtmt2-gold', 'upper-bound')
 
 def recipe(files, out, encoder, method, **more):
     if method == 'mtmt-released': more = dict(allow_target_labels=True, corpus_pairs=64) | more
@@ -22,10 +25,18 @@ def recipe(files, out, encoder, method, **more):
 
 def weights(out, result):
     "Weights of the model that a run scored"
-    folder = out/result['run']/'model' if (out/result['run']/'model').exists() else out/'teachers'/result['teachers']['recognizer']
+    folder = out/result['run']/'model' if (out/result['run']/'model').exists() else out/'teachers'/next(iter(result['teachers'].values()))
     return load_file(folder/'trained.safetensors')
 
-@pytest.mark.parametrize('method, more', [*((m, {}) for m in METHODS), ('mtmt-multi', dict(calibrate_similarity=True, sources='en,de'))])
+def shuffle_target_labels(files):
+    "Scramble the tags of the target's train, dev and test"
+    rng = random.Random(0)
+    for split in ('train', 'dev', 'test'):
+        lines = (files/f'sw.{split}.conll').read_text().split('\n')
+        write(files/f'sw.{split}.conll', [(w, [rng.choice(['O', 'B-PER', 'B-LOC']) for _ in w])
+            for w in ([l.split('\t')[0] for l in s.split('\n') if l] for s in '\n'.join(lines).split('\n\n')) if w])
+
+@pytest.mark.parametrize('method, more', [*((m, {}) for m in METHODS if m not in ORACLES), ('mtmt-multi', dict(calibrate_similarity=True, sources='en,de'))])
 def test_shuffled_target_labels_change_no_bit(small_files, tmp_path, tiny_encoder, method, more):
     "Train and dev labels of the target are scrambled, the test's too: the weights are equal bit by bit"
     option = dict(learning_rate=3e-3, **more)       # so that some tags are right and the scores can differ
@@ -33,11 +44,7 @@ def test_shuffled_target_labels_change_no_bit(small_files, tmp_path, tiny_encode
     if method == 'mtmt-released':
         option |= dict(select='source-dev', pair_balance='pseudo')
     first = run(recipe(small_files, tmp_path/'a', tiny_encoder, method, **option))
-    rng = random.Random(0)
-    for split in ('train', 'dev', 'test'):
-        lines = (small_files/f'sw.{split}.conll').read_text().split('\n')
-        write(small_files/f'sw.{split}.conll', [(w, [rng.choice(['O', 'B-PER', 'B-LOC']) for _ in w])
-            for w in ([l.split('\t')[0] for l in s.split('\n') if l] for s in '\n'.join(lines).split('\n\n')) if w])
+    shuffle_target_labels(small_files)
     second = run(recipe(small_files, tmp_path/'b', tiny_encoder, method, **option))
     a, b = weights(tmp_path/'a', first), weights(tmp_path/'b', second)
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a) and first['f1'] != second['f1']
@@ -47,6 +54,39 @@ def test_released_options_reach_the_labels_only_when_named(small_files, tmp_path
     out = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt-released'))
     assert 'select:target-dev(oracle)' in out['signature'] and 'boundaries:flat' in out['signature'] and any('ORACLE' in n
         for n in out['notes'])
+
+@pytest.mark.parametrize('method', ORACLES)
+def test_an_oracle_learns_from_the_target_and_says_so(small_files, tmp_path, tiny_encoder, method):
+    first = run(recipe(small_files, tmp_path/'a', tiny_encoder, method))
+    assert '(oracle)' in first['signature'] and first['recipe']['allow_target_labels']
+    assert method != 'upper-bound' or '|src:sw|' in first['signature']
+    opened = reopen(tmp_path/'a'/first['run'], small_files)
+    assert (opened.materials.gold is not None) == (method == 'mtmt2-gold') and list(opened.teachers.recognizers) == first['sources']
+    shuffle_target_labels(small_files)
+    second = run(recipe(small_files, tmp_path/'b', tiny_encoder, method))
+    a, b = weights(tmp_path/'a', first), weights(tmp_path/'b', second)
+    assert any(not torch.equal(a[k], b[k]) for k in a)
+
+@pytest.mark.parametrize('option', [dict(similarity_teacher='gold'), dict(supervised=True, tasks=())])
+def test_oracles_are_refused_where_nobody_asked_for_them(option):
+    with pytest.raises(MtmtError, match='labels of the target'): make_recipe(method='mtmt', **option)
+
+def test_a_second_teacher_that_knows_nothing_more_is_not_listened_to(small_files, tmp_path, tiny_encoder, monkeypatch):
+    "The AUC of the second task is in the record; with the weight 0, mtmt2 is its own student without the second task"
+    monkeypatch.setattr('mtmt.runs.second_opinion', lambda found: 0.)
+    alone = dict(tasks='recognition', second_opinion=False)
+    both = [run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt2', **more)) for more in ({}, alone)]
+    a, b = (weights(tmp_path, result) for result in both)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert set(both[0]['same_class_auc']['en']) == {'all', 'entities'} and both[1]['same_class_auc'] == {}
+
+def test_more_seeds_of_a_teacher(small_files, tmp_path, tiny_encoder):
+    "Each is the teacher of a run with that seed; together they are a system, and each alone is one too"
+    three = run(recipe(small_files, tmp_path, tiny_encoder, 'ensemble', learning_rate=3e-3))
+    later = run(recipe(small_files, tmp_path, tiny_encoder, 'direct', seed=1000, learning_rate=3e-3))
+    assert set(three['systems']) == {'recognizer', 'recognizer-en', 'recognizer-en.2', 'recognizer-en.3'}
+    assert later['reused'] == [three['teachers']['recognizer-en.2']]
+    assert later['f1'] == three['systems']['recognizer-en.2']['f1']
 
 def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_encoder):
     said = []
@@ -62,6 +102,9 @@ def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_
     dict(ner_loss='kl'), dict(same_class='type'), dict(ner_words='pair', agreement_scope='pair'), dict(pairs_from='corpus', corpus_pairs=60),
     dict(pair_balance='none'), dict(teacher_cache=False), dict(knn_reliability=True), dict(keep_share=.6), dict(rounds=2),
     dict(self_training=.5), dict(alignment=.1, alignment_start=0.), dict(head_lr_ratio=.001), dict(attention_mask=False),
+    dict(similarity_map='learned', same_class='type'), dict(similarity_teacher='recognizer'),
+    dict(similarity_teacher='second-recognizer'), dict(student_similarity='tags', same_class='type'), dict(entity_share=.9),
+    dict(hard_labels=True), dict(permute_weights=True), dict(teacher_seeds=2), dict(second_opinion=True, similarity_weight=9.),
     dict(select='last'), dict(decode='bio'), dict(freeze_layers=1), dict(weights='bg'), dict(agreement_scope='none')])
 def test_every_option_makes_a_difference_and_none_breaks(shared, tiny_encoder, option):
     files, out = shared
