@@ -208,7 +208,7 @@ class WordEncoder(nn.Module):
         input_ids, # Pieces, (B, L)
         attention_mask, # 1 where there is a piece, (B, L)
         place # Place of each word's first piece in the flattened batch, (N,)
-    ): # h (N, d), scores (N, C) or None
+    ): # h (N, d), scores (N, C) or None; of a learned similarity its own
         "Vectors and tag scores of the words of a batch"
         if not self.use_mask: attention_mask = torch.ones_like(attention_mask)
         h = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -218,8 +218,8 @@ class WordEncoder(nn.Module):
             for module in self._around:
                 if module is not self.head and not isinstance(module, nn.Dropout): h = module(h)
             h = self.dropout(h)
-            if self.head is None and self.added is not None: h = self.added(h)
-            return h, None if self.head is None else self.head(h)
+            if self.head is not None: return h, self.head(h)
+            return (h, None) if self.added is None else self.added(h)
 
 # %% ../nbs/10_encoders.ipynb #a08e76a3
 def load_tagger(

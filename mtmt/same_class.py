@@ -16,24 +16,26 @@ from .losses import draw_pairs
 
 # %% ../nbs/18_same_class.ipynb #18a00007
 class LearnedSimilarity(nn.Module):
-    "What an evaluator learns beside its encoder: a projection, a margin and a temperature (ours)"
+    "What an evaluator learns beside its encoder: projection, margin, temperature, and classes (ours)"
     def __init__(self,
         width:int, # Width of the encoder, d
+        classes:int, # Classes of words, O among them
         size:int=128, # Width of the projection, k; at most d
         temperature:float=.2 # tau at the start
     ):
         super().__init__()
         self.projection = nn.Linear(width, min(size, width), bias=False)
         nn.init.orthogonal_(self.projection.weight)
+        self.classes = nn.Linear(width, classes)
         self.margin = nn.Parameter(torch.zeros(()))
         # its logarithm is learned: a temperature stays above 0
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
 
     def forward(self,
         h:Tensor # Vectors of words, (N, d)
-    )->Tensor: # (N, k), of length 1
-        "Project words"
-        return F.normalize(self.projection(h), dim=-1)
+    )->tuple[Tensor, Tensor]: # Projections of length 1, (N, k), and scores of the classes, (N, G)
+        "Project words, and name their classes"
+        return F.normalize(self.projection(h), dim=-1), self.classes(h)
 
     @property
     def calibration(self)->Tensor:

@@ -202,13 +202,13 @@ def load_evaluator(
     folder, about = Path(folder), read_about(folder)
     if about['tags'] is not None: raise MtmtError(f'{folder}: a recognizer; an evaluator is needed')
     name = _start_of(folder, about, encoder)
-    model = _restore(_bare(name, about['similarity_map']), folder, about)
+    model = _restore(_bare(name, about['similarity_map'], about.get('classes')), folder, about)
     return Evaluator(model, load_tokenizer(name), about['max_length'], about['similarity_map'])
 
-def _bare(encoder, similarity_map):
+def _bare(encoder, similarity_map, classes):
     "The model of an evaluator before its training"
     model = load_encoder(encoder)
-    if similarity_map == 'learned': model.same_class = LearnedSimilarity(model.config.hidden_size)
+    if similarity_map == 'learned': model.same_class = LearnedSimilarity(model.config.hidden_size, classes)
     return model
 
 # %% ../nbs/20_teachers.ipynb #0544abae
@@ -339,11 +339,13 @@ def train_evaluator(
 )->Evaluator:
     "Train a similarity evaluator (MTMT, released code: siamese encoder, logistic cosine; or learned, ours)"
     set_seed(settings.seed)
-    model = _bare(encoder, similarity_map)
+    schema = schema_of(source)
+    count = 1+int(word_classes(torch.arange(len(schema.tags)), schema, same_class).max())
+    model = _bare(encoder, similarity_map, count)
     freeze(model, freeze_embeddings, freeze_layers)
     teacher = Evaluator(WordEncoder(model, attention_mask), load_tokenizer(encoder), settings.max_length,
         similarity_map)
-    classes = lambda corpus: word_classes(flat(corpus['ner_tags']), schema_of(source), same_class)
+    classes = lambda corpus: word_classes(flat(corpus['ner_tags']), schema, same_class)
     data = WordData(source['tokens'], teacher.tokenizer, settings.max_length, classes=classes(source))
     if teacher.learned: teacher.encoder.memory = PairMemory(teacher.width, pair_memory)
     boundary = lambda: teacher.learned.margin.item() if teacher.learned else 0.
@@ -353,7 +355,7 @@ def train_evaluator(
     if teacher.learned: objective = _all_pairs_objective(teacher.learned, teacher.encoder.memory)
     else: objective = _pair_objective(settings.seed, pairs, oo_share, similarity_map)
     log = train(teacher.encoder, data, objective, settings, f'{folder}.checkpoints', score, 'evaluator')
-    save_folder(folder, teacher, encoder, task='evaluator', log=log)
+    save_folder(folder, teacher, encoder, task='evaluator', log=log, classes=count)
     return teacher
 
 def _pair_objective(seed, pairs, oo_share, similarity_map):
@@ -368,13 +370,15 @@ def _pair_objective(seed, pairs, oo_share, similarity_map):
     return objective
 
 def _all_pairs_objective(learned, memory):
-    "The loss of a learned similarity: all words of a batch with each other and with words of earlier batches"
+    "The loss of a learned similarity: words of a batch with each other and with earlier ones, and their classes"
     def objective(h, scores, batch, step):
-        candidates, known = memory.candidates(h, batch['classes'])
+        classes = batch['classes']
+        candidates, known = memory.candidates(h, classes)
         slope, shift = learned.calibration
-        loss = same_class_loss(slope*(h@candidates.T)+shift, batch['classes'], known)
-        memory.add(h, batch['classes'])
-        return dict(loss=loss)
+        pairs = same_class_loss(slope*(h@candidates.T)+shift, classes, known)
+        memory.add(h, classes)
+        naming = F.cross_entropy(scores, classes)
+        return dict(loss=pairs+naming, pairs=pairs, naming=naming)
     return objective
 
 # %% ../nbs/20_teachers.ipynb #222d57f6
