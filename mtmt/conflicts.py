@@ -41,6 +41,7 @@ class Readings:
     known:frozenset[str]=frozenset() # Entities of the labelled sources, from `entity_forms`
     name:str='' # What this is, for a title
     encoder:str='' # Encoder of the systems, which has seen some languages and others not
+    note:str='' # A line under the title
     found:dict[str, np.ndarray]=field(default_factory=dict, repr=False) # Entities by system, once asked for
 
     @cached_property
@@ -301,4 +302,14 @@ def readings_of(
     title = f'{recipe.benchmark} {recipe.target}, {split}: {recipe.method} from {"+".join(recipe.sources)}'
     return Readings(list(map(list, text['tokens'])), schema.tags, tags, probabilities, trusted,
         beliefs.vectors,
-        [recipe.target], frozenset().union(*known), f'{title}, seed {recipe.seed}', recipe.encoder)
+        [recipe.target], frozenset().union(*known), f'{title}, seed {recipe.seed}', recipe.encoder,
+        _what_teachers_know(opened.record))
+
+def _what_teachers_know(about):
+    "What a run's two teachers know of \"same class\", in a line; empty where it has one teacher"
+    out = []
+    for group, found in (about.get('same_class_auc') or {}).items():
+        for sort, words in (('all', 'all words'), ('entities', 'entity words')):
+            each = ', '.join(f'{who} {auc:.3f}' for who, auc in found[sort].items())
+            if each: out.append(f'{words} of {group}: {each}')
+    return f'AUC of "same class" on dev sets of the sources. {"; ".join(out)}' if out else ''

@@ -39,12 +39,19 @@ class Corpora:
     limit:int=0 # Use at most this many training sentences of each language; 0 for all
     dev_limit:int=2000 # Use at most this many dev sentences of each language to choose the epoch; 0 for all
     problems:str='raise' # What to do with malformed sentences: raise, repair or skip
+    # CoNLL file of source sentences translated into the target with their tags: one more source
+    translated:str=''
     # CoNLL file of labelled sentences of the target that a student learns too (needs allow_target_labels)
     corrected:str=''
     # Learn from the target's own labels instead: how far there is to go (needs allow_target_labels)
     supervised:bool=False
     # What chooses the epoch: source-dev, last, or target-dev (needs allow_target_labels)
     select:str='source-dev'
+
+    @property
+    def source_names(self)->tuple[str, ...]:
+        "The sources by name: languages, and `translated` for translated sentences"
+        return self.sources+('translated',)*bool(self.translated)
 
     @property
     def source_of(self)->str:
@@ -69,6 +76,9 @@ class Recipe(Corpora, Start, TrainSettings, Distillation, Pooling, Refinement):
         ...]=() # Files with other systems' predictions of the target's raw text: further teachers
     other_labels:tuple[str, ...]=() # Their labels to ours, such as PERSON=PER,TIME=O
     other_confidence:float=.9 # Probability of their tags where they give none
+    # File of translations of the target's sentences into the first source: translate-test, as a system of its
+    # own without a student, as one more teacher with one
+    translations:str=''
     out_dir:str='runs' # Where results go; relative to the project
     learning_rate:float=0. # Peak learning rate; 0: by the encoder's width (1e-4 under 512, else 5e-5)
     teacher_cache:bool=True # False asks the teachers at every step
@@ -176,20 +186,23 @@ def _conflicts(recipe):
     if looks and not recipe.allow_target_labels:
         out.append(f'{", ".join(looks)}: this looks at labels of the target; '
             'set allow_target_labels=True if you want that (the signature will say so)')
-    if recipe.teacher_weights == 'language' and recipe.others:
+    others = recipe.others or (recipe.translations and recipe.tasks)
+    if recipe.teacher_weights == 'language' and others:
         out.append('teacher_weights="language" has no weight for other systems; '
             'use uniform, entropy, agreement or reliability')
     pool = recipe.teacher_per_source or recipe.teacher_seeds > 1
-    if recipe.teacher_weights != 'uniform' and not pool and not recipe.others:
+    if recipe.teacher_weights != 'uniform' and not pool and not others:
         out.append(f'teacher_weights={recipe.teacher_weights!r} needs teacher_per_source=True: '
             'one pot of labels makes one teacher')
     if recipe.teacher_weights == 'language' and recipe.teacher_seeds > 1:
         out.append('teacher_weights="language" weighs languages, not seeds: '
             'use uniform, entropy, agreement or reliability with teacher_seeds')
-    several = pool or recipe.others or recipe.rounds > 1
+    several = pool or others or recipe.rounds > 1
     if not recipe.teacher_cache and (several or recipe.keep_share < 1 or recipe.knn_reliability):
         out.append('teacher_cache=False asks one teacher of each task at every step: not with '
             'teacher_per_source, others, rounds, keep_share or knn_reliability')
+    if recipe.method == 'translate-test' and not recipe.translations:
+        out.append('translate-test needs translations: a file of translated sentences of the target')
     return out+_conflicts_of_similarity(recipe)
 
 def _conflicts_of_similarity(recipe):
@@ -214,8 +227,8 @@ def _conflicts_of_corrections(recipe):
         out.append('corrected: labels of the target are read; set allow_target_labels=True if you want that '
             '(the signature will say how many sentences)')
     if not recipe.tasks: out.append(f'corrected: {recipe.method} has no student that could learn from it')
-    if recipe.others or recipe.rounds > 1 or recipe.pair_balance == 'gold' or not recipe.teacher_cache:
-        out.append('corrected: not with others, rounds, pair_balance="gold" or teacher_cache=False')
+    if recipe.others or recipe.translations or recipe.rounds > 1 or recipe.pair_balance == 'gold' or not recipe.teacher_cache:
+        out.append('corrected: not with others, translations, rounds, pair_balance="gold" or teacher_cache=False')
     return out
 
 # %% ../nbs/55_recipes.ipynb #2aae057c
@@ -260,7 +273,7 @@ def make_recipe(
 
 # %% ../nbs/55_recipes.ipynb #04cb2e4f
 _PLACES = {*Corpora.__dataclass_fields__, 'method', 'seed', 'encoder', 'device', 'out_dir',
-    'others'}-{'limit', 'dev_limit',
+    'others', 'translations'}-{'limit', 'dev_limit',
     'problems', 'select'}
 
 def own_options(
@@ -347,7 +360,7 @@ def given_recipe(
 
 def _near(path, given):
     "Parameters of a file; a folder that begins with ./ is beside the file"
-    beside = {name: str(Path(path).resolve().parent/given[name]) for name in ('data_dir', 'out_dir')
+    beside = {name: str(Path(path).resolve().parent/given[name]) for name in ('data_dir', 'out_dir', 'translated', 'translations')
         if str(given.get(name, '')).startswith('./')}
     return given | beside
 

@@ -40,12 +40,12 @@ from .teachers import load_evaluator, load_recognizer
 from .training import computing, encode_batches, on_first_process, processes
 from .workshop import Materials, Teachers, Workshop, annotations, fingerprint, kit, known_beyond
 from .workshop import load_materials, load_test, other_file, role_names, settings, source_groups
-from .workshop import source_weights, take
+from .workshop import said_by_translation, source_weights, take
 from .workshop import train_teachers, with_selection, with_sources
 
 # %% ../nbs/60_runs.ipynb #9bb7b379
 _PLACES = ('out_dir', 'data_dir', 'device', 'encoder', 'others',
-    'source_count', 'corrected')      # these are named by their content
+    'source_count', 'corrected', 'translated', 'translations')      # these are named by their content
 
 def run_made_from(
     recipe:Recipe, # The recipe, with languages as sources
@@ -56,7 +56,7 @@ def run_made_from(
     "List what a run is made from"
     settled = asdict(settings(recipe))
     options = {k: settled.get(k, v) for k, v in asdict(recipe).items() if k not in _PLACES}
-    others = [hashlib.sha256(other_file(path).read_bytes()).hexdigest() for path in recipe.others]
+    others = [hashlib.sha256(other_file(path).read_bytes()).hexdigest() for path in (*recipe.others, *[recipe.translations]*bool(recipe.translations))]
     out = dict(format=FORMAT, schema=types, data=data, encoder=encoder, options=options, others=others,
         kit=kit('runs'))
     return json.loads(json.dumps(out))
@@ -202,7 +202,7 @@ def distil_rounds(
 )->list[Recognizer]: # One for each round
     "Distil the student of each round"
     say(f'student: learning {" and ".join(recipe.tasks)}')
-    group, students = '+'.join(recipe.sources), []
+    group, students = next(iter(teachers.recognizers)), []
     live = None if recipe.teacher_cache else (teachers.recognizers[group], teachers.evaluators.get(group))
     more = asdict(recipe.part(Start)) | dict(settings=settings(recipe), dev=materials.dev(recipe.sources),
         live=live)
@@ -288,7 +288,7 @@ def _signed(recipe, made_from, report, shots):
     oracle = '(oracle)' if recipe.allow_target_labels else ''
     files = made_from.get('encoder')
     encoder = f'{Path(recipe.encoder).name}@{fingerprint(**files)[:8]}' if files else ''
-    return signature(recipe.sources, recipe.target, recipe.benchmark, made_from['data']['test'],
+    return signature(recipe.source_names, recipe.target, recipe.benchmark, made_from['data']['test'],
         recipe.select+oracle, repair,
         boundaries=recipe.eval_boundaries, version=mtmt.__version__, encoder=encoder,
         source_data=recipe.source_of,
@@ -326,6 +326,8 @@ def record(
         sources=list(recipe.sources), target=recipe.target, method=recipe.method, options=own_options(recipe),
         encoder=recipe.encoder, seed=recipe.seed, parallel=benchmark(recipe.benchmark).parallel)
     out |= _scored(gold, outcome, recipe.eval_boundaries)
+    files = {name: Path(getattr(recipe, name)).stem for name in ('translated', 'translations')}
+    out['options'] |= {name: file for name, file in files.items() if file}
     if shots: out['options'] |= dict(shots=shots)
     out |= dict(signature=_signed(recipe, made_from, report, shots)) | _cost(recipe, started)
     out |= dict(status='done' if gold else 'unscored', versions=versions(), notes=[*notes, f'test: {report}'],
@@ -351,6 +353,7 @@ def _carry_out(recipe, materials, made_from, folder, test, report, shop):
         students = distil_rounds(weighed, materials, teachers, lesson, folder, shop.say)
     outcome = Outcome({}, '')
     if test.num_rows: outcome = predict(recipe, teachers, students, languages, test['tokens'])
+    if test.num_rows and recipe.translations: _add_translate_test(outcome, recipe, teachers, test, shop.say)
     sure = _confidence(recipe, materials, teachers, students)
     out = on_first_process(lambda: record(recipe, made_from, folder, test, report, outcome, started,
         materials.notes, materials.schema.tags, len(materials.corrected or ()), teachers=teachers.names,
@@ -361,10 +364,19 @@ def _carry_out(recipe, materials, made_from, folder, test, report, shop):
     score = f'F1 {out["f1"]:.3f} (strict {out["strict_f1"]:.3f})' if outcome.main else 'trained, not scored'
     shop.say(f'{Path(folder).name}: {score}')
 
+def _add_translate_test(outcome, recipe, teachers, test, say):
+    "Predictions by way of translation; they are the run's own where no student learned from them"
+    said = said_by_translation(recipe, teachers, test['tokens'])
+    say(f'translate-test: {said}')
+    outcome.predictions['translate-test'] = said.tags
+    if not recipe.tasks: outcome.main = 'translate-test'
+    # the main system is the last one, here as in every file
+    outcome.predictions[outcome.main] = outcome.predictions.pop(outcome.main)
+
 def _confidence(recipe, materials, teachers, students):
     "How far the model of a run can be believed, from the sources' dev sets; unknown where several vote"
     models = students[-1:] or list(teachers.recognizers.values())
-    chosen_by_source = recipe.select == 'source-dev' and len(models) == 1
+    chosen_by_source = recipe.select == 'source-dev' and len(models) == 1 and (recipe.tasks or not recipe.translations)
     return source_confidence(models[0], materials.devs) if chosen_by_source else Confidence()
 
 # %% ../nbs/60_runs.ipynb #23ed8359

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['LIBRARIES', 'fingerprint', 'kit', 'Materials', 'take', 'load_materials', 'load_test', 'with_selection',
            'with_sources', 'reader', 'source_weights', 'settings', 'teacher_settings', 'teacher_made_from', 'Workshop',
-           'Teachers', 'source_groups', 'role_names', 'train_teachers', 'annotations', 'other_file', 'known_beyond']
+           'Teachers', 'source_groups', 'role_names', 'train_teachers', 'said_by_translation', 'annotations',
+           'other_file', 'known_beyond']
 
 # %% ../nbs/58_workshop.ipynb #08ea3059
 import ast, hashlib, importlib, inspect, json, platform, re, shutil
@@ -25,9 +26,9 @@ from .benchmarks import compared, has_split, labelled_languages, load_labelled, 
 from .benchmarks import source_schema
 from .corpus import project_root
 from .data import MtmtError, ReadReport, Schema, content_hash, dataset, read_conll, unlabelled
-from .data import write_atomically
+from .data import tag_names, write_atomically
 from .encoders import WordEncoder, encoder_fingerprint, load_config, load_encoder, load_tokenizer
-from .external import as_annotations, read_system
+from .external import Predictions, as_annotations, read_system
 from .pool import LanguageWeights, Pooling, columns_of, rank_sources, sentence_vectors
 from .prototypes import Prototypes, aligned
 from .recipes import Corpora, Recipe, RecipeError, Start
@@ -36,6 +37,7 @@ from .teachers import MODEL_OF_TASK, Annotations, DamagedError, Evaluator, Recog
 from .teachers import calibration, class_probabilities, flat, load_evaluator, load_recognizer
 from .teachers import train_evaluator, train_recognizer, word_classes
 from .training import TrainSettings, has_bf16, on_first_process
+from .translation import Aligner, glue_marks, read_translations, translate_test
 
 # %% ../nbs/58_workshop.ipynb #6f961a0f
 def fingerprint(
@@ -125,6 +127,7 @@ def load_materials(
     out = Materials(schema, {}, {}, None,
         notes=[f'entity types: {", ".join(schema.types)}; everything else is O'])
     for lang in corpora.sources: out.sources[lang] = _labelled(corpora, out, lang, 'train', corpora.limit)
+    if corpora.translated: out.sources['translated'] = _translated(corpora, out)
     if corpora.select == 'source-dev':
         for lang in corpora.sources: out.devs[lang] = _labelled(corpora, out, lang, 'dev', corpora.dev_limit)
     out.target = _raw(corpora, out)
@@ -184,6 +187,16 @@ def _with_corrections(corpora, materials):
     materials.target, materials.corrected = concatenate_datasets(texts), labelled
     name = Path(corpora.corrected).name
     materials.notes.append(f'LABELS OF THE TARGET: {report} of {name} join the training')
+
+def _translated(corpora, materials):
+    "Translated sentences of a source, with their tags; marks that came loose are put back"
+    schema, path = materials.schema, other_file(corpora.translated)
+    corpus, report = read_conll(path, schema, problems=corpora.problems)
+    rows = [glue_marks(*pair) for pair in zip(corpus['tokens'], tag_names(corpus))]
+    loose = sum(map(len, corpus['tokens']))-sum(len(words) for words, _ in rows)
+    materials.notes.append(_noted(f'translated {path.name}', report, corpus,
+        f'{loose:,} combining marks put back' if loose else '', corpora.limit))
+    return take(dataset(*map(list, zip(*rows)), schema), corpora.limit)
 
 # %% ../nbs/58_workshop.ipynb #daf58644
 def load_test(
@@ -258,7 +271,7 @@ def source_weights(
     texts = [take(c, 500)['tokens'] for c in materials.sources.values()]
     out = LanguageWeights(reader(recipe), texts, take(materials.target, 500)['tokens'], recipe.part(Pooling),
         recipe.seed)
-    each = zip(recipe.sources, out.domain[:, 0].tolist())
+    each = zip(materials.sources, out.domain[:, 0].tolist())
     say('weights of the sources: '+', '.join(f'{lang} {weight:.2f}' for lang, weight in each))
     return out
 
@@ -360,7 +373,8 @@ def source_groups(
     recipe:Recipe # The recipe
 )->dict[str, tuple[str, ...]]: # Sources of each teacher by name of the group
     "Say which teacher learns from which sources"
-    groups = [(l,) for l in recipe.sources] if recipe.teacher_per_source else [recipe.sources]
+    names = recipe.source_names
+    groups = [(name,) for name in names] if recipe.teacher_per_source else [names]
     name = lambda langs, number: '+'.join(langs)+(f'.{number}' if number > 1 else '')
     return {name(langs, number): langs for langs in groups for number in range(1, recipe.teacher_seeds+1)}
 
@@ -417,6 +431,17 @@ def train_teachers(
     models = lambda task: {group: found[task, group][1] for of, group in wanted if of == task}
     return Teachers(models('recognition'), models('similarity'), {roles[w]: found[w][0] for w in wanted})
 
+# %% ../nbs/58_workshop.ipynb #58b00002
+def said_by_translation(
+    recipe:Recipe, # Its file of translations and its encoder
+    teachers:Teachers, # Its recognizers
+    tokens:Sequence[Sequence[str]] # Words of each sentence of the target
+)->Predictions:
+    "Tag sentences of the target by way of their translations"
+    translations = read_translations(other_file(recipe.translations))
+    recognizer = next(iter(teachers.recognizers.values()))
+    return translate_test(recognizer, tokens, translations, recipe.sources[0], Aligner(recipe.encoder))
+
 # %% ../nbs/58_workshop.ipynb #19edd6c4
 def annotations(
     recipe:Recipe, # The recipe
@@ -440,6 +465,7 @@ def annotations(
         columns = columns_of(said.probabilities, teachers.recognizers[group].tags, materials.schema.tags,
             who=f'the recognizer of {group}')
         out.append(replace(said, probabilities=columns))
+    if recipe.translations: out.append(_by_translation(recipe, materials, teachers, shop.say))
     return out+[_other(recipe, materials, path, shop.say) for path in recipe.others]
 
 def _annotate(materials, teachers, group, names, target, shop):
@@ -462,6 +488,12 @@ def _on_its_scale(said, second, recipe, schema):
         return replace(said, vectors=class_probabilities(said.vectors, schema, recipe.same_class).half())
     if second is None or not second.learned: return said
     return replace(said, calibration=second.learned.calibration.detach())
+
+def _by_translation(recipe, materials, teachers, say):
+    "What the recognizer says of the translated target, carried back"
+    said = said_by_translation(recipe, teachers, materials.target['tokens'])
+    say(f'by translation: {said}')
+    return as_annotations(said, materials.schema, recipe.other_confidence)
 
 # %% ../nbs/58_workshop.ipynb #ce3791d7
 def other_file(

@@ -366,7 +366,8 @@ class View {
     root.classList.add('mtmt');
     root.setAttribute('data-lm-suppress-shortcuts', 'true');
     root.addEventListener('keydown', e => press(this, e));
-    root.replaceChildren(el('h2', {}, data.name || 'Disagreements'), this.bar, this.over, this.status, this.list);
+    root.replaceChildren(el('h2', {}, data.name || 'Disagreements'),
+      ...(data.note ? [el('p', {class: 'note'}, data.note)] : []), this.bar, this.over, this.status, this.list);
     this.draw();
     root.dataset.opened = (performance.now()-begun).toFixed(1);
   }
