@@ -33,7 +33,7 @@ METHODS = {
     'self-training': dict(tasks=('recognition',), weights='none', ner_reduction='mean', hard_labels=True),
     'ensemble': dict(tasks=(), teacher_seeds=3),
     'tsl-seeds': dict(tasks=('recognition',), weights='none', ner_reduction='mean', teacher_seeds=3),
-    'translate-test': dict(tasks=()),
+    'translate-test': dict(tasks=(), by_translation=True),
     'upper-bound': dict(tasks=(), supervised=True, allow_target_labels=True),
     'mtmt-released': dict(weights='none', ner_reduction='mean', ner_words='pair', agreement_scope='pair',
         attention_mask=False, head_lr_ratio=.001, select='target-dev', pair_balance='gold',

@@ -76,9 +76,10 @@ class Recipe(Corpora, Start, TrainSettings, Distillation, Pooling, Refinement):
         ...]=() # Files with other systems' predictions of the target's raw text: further teachers
     other_labels:tuple[str, ...]=() # Their labels to ours, such as PERSON=PER,TIME=O
     other_confidence:float=.9 # Probability of their tags where they give none
-    # File of translations of the target's sentences into the first source: translate-test, as a system of its
-    # own without a student, as one more teacher with one
+    # File of the target's sentences translated into the first source's language: a further system (translate-
+    # test), and a further teacher where there is a student
     translations:str=''
+    by_translation:bool=False # The run's score is that of translate-test
     out_dir:str='runs' # Where results go; relative to the project
     learning_rate:float=0. # Peak learning rate; 0: by the encoder's width (1e-4 under 512, else 5e-5)
     teacher_cache:bool=True # False asks the teachers at every step
@@ -201,8 +202,9 @@ def _conflicts(recipe):
     if not recipe.teacher_cache and (several or recipe.keep_share < 1 or recipe.knn_reliability):
         out.append('teacher_cache=False asks one teacher of each task at every step: not with '
             'teacher_per_source, others, rounds, keep_share or knn_reliability')
-    if recipe.method == 'translate-test' and not recipe.translations:
-        out.append('translate-test needs translations: a file of translated sentences of the target')
+    if recipe.by_translation and (recipe.tasks or not recipe.translations):
+        out.append('by_translation=True needs translations, a file of translated sentences of the target, '
+            'and no student: use method="translate-test"')
     return out+_conflicts_of_similarity(recipe)
 
 def _conflicts_of_similarity(recipe):
@@ -227,8 +229,10 @@ def _conflicts_of_corrections(recipe):
         out.append('corrected: labels of the target are read; set allow_target_labels=True if you want that '
             '(the signature will say how many sentences)')
     if not recipe.tasks: out.append(f'corrected: {recipe.method} has no student that could learn from it')
-    if recipe.others or recipe.translations or recipe.rounds > 1 or recipe.pair_balance == 'gold' or not recipe.teacher_cache:
-        out.append('corrected: not with others, translations, rounds, pair_balance="gold" or teacher_cache=False')
+    others = recipe.others or recipe.translations
+    if others or recipe.rounds > 1 or recipe.pair_balance == 'gold' or not recipe.teacher_cache:
+        out.append('corrected: not with others, translations, rounds, pair_balance="gold" or '
+            'teacher_cache=False')
     return out
 
 # %% ../nbs/55_recipes.ipynb #2aae057c
@@ -360,7 +364,8 @@ def given_recipe(
 
 def _near(path, given):
     "Parameters of a file; a folder that begins with ./ is beside the file"
-    beside = {name: str(Path(path).resolve().parent/given[name]) for name in ('data_dir', 'out_dir', 'translated', 'translations')
+    files = ('data_dir', 'out_dir', 'translated', 'translations')
+    beside = {name: str(Path(path).resolve().parent/given[name]) for name in files
         if str(given.get(name, '')).startswith('./')}
     return given | beside
 

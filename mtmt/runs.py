@@ -44,8 +44,9 @@ from .workshop import said_by_translation, source_weights, take
 from .workshop import train_teachers, with_selection, with_sources
 
 # %% ../nbs/60_runs.ipynb #9bb7b379
-_PLACES = ('out_dir', 'data_dir', 'device', 'encoder', 'others',
-    'source_count', 'corrected', 'translated', 'translations')      # these are named by their content
+# these are named by their content
+_PLACES = ('out_dir', 'data_dir', 'device', 'encoder', 'others', 'source_count', 'corrected', 'translated',
+    'translations')
 
 def run_made_from(
     recipe:Recipe, # The recipe, with languages as sources
@@ -56,7 +57,8 @@ def run_made_from(
     "List what a run is made from"
     settled = asdict(settings(recipe))
     options = {k: settled.get(k, v) for k, v in asdict(recipe).items() if k not in _PLACES}
-    others = [hashlib.sha256(other_file(path).read_bytes()).hexdigest() for path in (*recipe.others, *[recipe.translations]*bool(recipe.translations))]
+    files = filter(None, (*recipe.others, recipe.translations))
+    others = [hashlib.sha256(other_file(path).read_bytes()).hexdigest() for path in files]
     out = dict(format=FORMAT, schema=types, data=data, encoder=encoder, options=options, others=others,
         kit=kit('runs'))
     return json.loads(json.dumps(out))
@@ -182,14 +184,19 @@ def with_second_answers(
 # %% ../nbs/60_runs.ipynb #60b00005
 def with_second_opinion(
     recipe:Recipe, # The recipe
+    lesson:Lesson, # What a student learns from
     known:Mapping[str, Mapping], # By group of sources, as `known_beyond` gives it
     say:Callable[[str], None] # Receives a line
-)->Recipe: # The same, with its lambda weighed
-    "Weigh the second task by what the second teachers know"
-    if not recipe.second_opinion: return recipe
+)->tuple[Recipe, Lesson]: # With lambda weighed, and with the joint answer of both teachers
+    "Weigh the second task by what it is worth, and let both teachers answer"
+    if not recipe.second_opinion: return recipe, lesson
     share = sum(map(second_opinion, known.values()))/len(known)
-    say(f'second task: lambda {recipe.similarity_weight:g} times {share:.2f}, what the second teacher knows')
-    return replace(recipe, similarity_weight=recipe.similarity_weight*share)
+    joint = torch.tensor([found['joint'] for found in known.values()]).mean(0)
+    say(f'second task: lambda {recipe.similarity_weight:g} times {share:.2f}; joint answer: evaluator '
+        f'{joint[0]:.2f}, recognizer {joint[1]:.2f}, shift {joint[2]:.2f}')
+    beliefs = replace(lesson.annotations, joint=joint)
+    weighed = replace(recipe, similarity_weight=recipe.similarity_weight*share)
+    return weighed, replace(lesson, annotations=beliefs)
 
 # %% ../nbs/60_runs.ipynb #3395d846
 def distil_rounds(
@@ -349,7 +356,7 @@ def _carry_out(recipe, materials, made_from, folder, test, report, shop):
         beliefs = with_corrections(with_second_answers(beliefs, recipe, materials), materials.corrected)
         lesson = choose(recipe.part(Refinement), materials, teachers, beliefs, source_groups(recipe),
             recipe.seed, shop.say)
-        weighed = with_second_opinion(recipe, known, shop.say)
+        weighed, lesson = with_second_opinion(recipe, lesson, known, shop.say)
         students = distil_rounds(weighed, materials, teachers, lesson, folder, shop.say)
     outcome = Outcome({}, '')
     if test.num_rows: outcome = predict(recipe, teachers, students, languages, test['tokens'])
@@ -369,14 +376,15 @@ def _add_translate_test(outcome, recipe, teachers, test, say):
     said = said_by_translation(recipe, teachers, test['tokens'])
     say(f'translate-test: {said}')
     outcome.predictions['translate-test'] = said.tags
-    if not recipe.tasks: outcome.main = 'translate-test'
+    if recipe.by_translation: outcome.main = 'translate-test'
     # the main system is the last one, here as in every file
     outcome.predictions[outcome.main] = outcome.predictions.pop(outcome.main)
 
 def _confidence(recipe, materials, teachers, students):
     "How far the model of a run can be believed, from the sources' dev sets; unknown where several vote"
     models = students[-1:] or list(teachers.recognizers.values())
-    chosen_by_source = recipe.select == 'source-dev' and len(models) == 1 and (recipe.tasks or not recipe.translations)
+    one_model = len(models) == 1 and not recipe.by_translation
+    chosen_by_source = recipe.select == 'source-dev' and one_model
     return source_confidence(models[0], materials.devs) if chosen_by_source else Confidence()
 
 # %% ../nbs/60_runs.ipynb #23ed8359

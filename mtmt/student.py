@@ -20,6 +20,7 @@ from .encoders import WordEncoder, freeze, load_tagger, load_tokenizer
 from .losses import agreement_for, draw_pairs, mtmt_loss, pair_cosine, tag_similarity
 from .pool import pooled_similarity, student_similarity
 from .prototypes import Prototypes, classes_without_prototype, self_training_step
+from .same_class import joint_similarity
 from .teachers import Annotations, Evaluator, Recognizer
 from .teachers import class_probabilities, dev_scores, pair_generator, save_folder, word_classes
 from .training import TrainSettings, WordData, train
@@ -38,7 +39,8 @@ class Distillation(Prototypes):
     # Who supervises it: evaluator; recognizer, by its own tags; second-recognizer, of another seed; gold
     similarity_teacher:str='evaluator'
     student_similarity:str='vectors' # The student's: the cosine of its vectors, or of its tags (ours)
-    # lambda times what the second teacher knows beyond the first, on the sources' dev sets (ours)
+    # The joint answer of both teachers, and lambda times what it is worth beyond the recognizer's, by the
+    # sources' dev sets (ours)
     second_opinion:bool=False
     agreement_map:str='auto' # Map inside gamma: sigmoid [released], cosine, or auto: goes with similarity_map
     agreement_scope:str='mean' # gamma of a word: mean over its pairs, pair [released], none
@@ -99,7 +101,8 @@ def student_objective(
     live:tuple[Recognizer, Evaluator|None]|None=None, # Teachers to ask at every step instead of annotations
     encoder:WordEncoder|None=None, # The student's encoder, which keeps the prototypes; for self_training
     steps:int=1, # Steps of the whole training; for self_training
-    calibration:Tensor|None=None # Slope and shift of each evaluator, (K, 2)
+    calibration:Tensor|None=None, # Slope and shift of each evaluator, (K, 2)
+    joint:Tensor|None=None # Weights of both teachers in their joint similarity, (3,)
 )->Callable: # (h, scores, batch, step) -> dict with `loss` and its parts
     "Make the loss of a student on a batch of the target's words"
     type_of = torch.from_numpy(schema.type_of)
@@ -116,6 +119,7 @@ def student_objective(
         if len(drawn):
             given = batch.get('weights'), drawn
             s = pooled_similarity(vectors, *given, how.similarity_kind, calibration)
+            if joint is not None: s = joint_similarity(s, tag_similarity(classes(p), drawn), joint)
             if by_tags: r = tag_similarity(classes(q), drawn)
             else: r = student_similarity(pair_cosine(h, drawn), *given, how.similarity_map, calibration)
         parts = mtmt_loss(q, p, r, s, drawn, how.weights, how.similarity_weight, how.ner_reduction,
@@ -176,7 +180,7 @@ def distil(
         memory = torch.zeros(len(schema.types)+1, model.config.hidden_size)
         student.encoder.register_buffer('prototypes', memory)
     objective = student_objective(how, schema, settings.seed, live, student.encoder,
-        settings.steps(len(data)), annotations.calibration)
+        settings.steps(len(data)), annotations.calibration, annotations.joint)
     score = (lambda: dev_scores(student, dev)) if dev else None
     log = train(student.encoder, data, objective, settings, f'{folder}.checkpoints', score, 'student')
     save_folder(folder, student, encoder, task='student', log=log)

@@ -370,7 +370,7 @@ def _pair_objective(seed, pairs, oo_share, similarity_map):
     return objective
 
 def _all_pairs_objective(learned, memory):
-    "The loss of a learned similarity: words of a batch with each other and with earlier ones, and their classes"
+    "The loss of a learned similarity: words of a batch among each other and earlier ones, and their classes"
     def objective(h, scores, batch, step):
         classes = batch['classes']
         candidates, known = memory.candidates(h, classes)
@@ -409,6 +409,7 @@ class Annotations:
     vectors:Tensor|None=None # (N, d), where an evaluator was asked; (N, K, d) from several
     weights:Tensor|None=None # (N, K): how much each of several evaluators counts; equal when left out
     calibration:Tensor|None=None # (2,), or (K, 2) of several evaluators: slope and shift of the logit
+    joint:Tensor|None=None # (3,): weights of evaluator and recognizer in their joint similarity, and a shift
 
 # %% ../nbs/20_teachers.ipynb #aacf6750
 def _new_file(path, **shapes):

@@ -83,8 +83,8 @@ class Aligner:
     )->tuple[Tensor, ...]: # Vectors of each sentence's words
         "Read sentences"
         out = torch.empty(sum(map(len, tokens)), self.encoder.model.config.hidden_size)
-        for row, h, _ in encode_batches(self.encoder, tokens, self.tokenizer, self.max_length, note='aligning'):
-            out[row] = h
+        read = encode_batches(self.encoder, tokens, self.tokenizer, self.max_length, note='aligning')
+        for row, h, _ in read: out[row] = h
         return out.split([len(words) for words in tokens])
 
     def __call__(self,
@@ -145,7 +145,8 @@ def hub_translator(
     with quiet():
         codes = dict(src_lang=source) if source else {}
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **codes)
-        model = AutoModelForSeq2SeqLM.from_pretrained(name, trust_remote_code=False, use_safetensors=True).eval()
+        model = AutoModelForSeq2SeqLM.from_pretrained(name, trust_remote_code=False, use_safetensors=True)
+    model.eval()
     start = dict(forced_bos_token_id=tokenizer.convert_tokens_to_ids(target)) if target else {}
     @torch.inference_mode()
     def translate(texts):
@@ -170,7 +171,8 @@ def write_translations(
             texts = left[begin:begin+batch_size]
             rows = zip(texts, translate(texts), strict=True)
             # a whole line or none
-            file.write(''.join(json.dumps(dict(text=t, translation=x), ensure_ascii=False)+'\n' for t, x in rows))
+            lines = [json.dumps(dict(text=text, translation=made), ensure_ascii=False) for text, made in rows]
+            file.write('\n'.join(lines)+'\n')
             file.flush()
 
 # %% ../nbs/46_translation.ipynb #46a0001f
@@ -193,7 +195,8 @@ def translate_test(
     tags = recognizer.tag(there, 'bio')
     pairs = aligner(there, tokens)
     out = [carried(*given, len(words)) for *given, words in zip(tags, pairs, tokens)]
-    counts = Counter({'carried over': _entities(out), 'lost on the way': max(_entities(tags)-_entities(out), 0)})
+    kept = _entities(out)
+    counts = Counter({'carried over': kept, 'lost on the way': _entities(tags)-kept})
     return Predictions(out, [[None]*len(words) for words in tokens], counts)
 
 def _entities(tags): return sum(tag.startswith('B-') for sentence in tags for tag in sentence)

@@ -99,7 +99,8 @@ def columns(
     languages = read.languages or ['']
     order = sorted(set(languages))
     of_each = languages*len(read.tokens) if len(languages) == 1 else languages
-    out = dict(name=read.name, note=read.note, systems=names, pair=[names.index(name) for name in pair], tags=read.tags,
+    out = dict(name=read.name, note=read.note, systems=names,
+        pair=[names.index(name) for name in pair], tags=read.tags,
         types=read.types, tokens=read.tokens, kinds=list(KINDS), languages=order,
         language_names=[marked(lang, read.encoder) for lang in order],
         language=np.array([order.index(x) for x in of_each], np.uint8).tobytes(),

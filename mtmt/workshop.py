@@ -29,7 +29,7 @@ from .data import MtmtError, ReadReport, Schema, content_hash, dataset, read_con
 from .data import tag_names, write_atomically
 from .encoders import WordEncoder, encoder_fingerprint, load_config, load_encoder, load_tokenizer
 from .external import Predictions, as_annotations, read_system
-from .pool import LanguageWeights, Pooling, columns_of, rank_sources, sentence_vectors
+from .pool import LanguageWeights, Pooling, columns_of, pooled_similarity, rank_sources, sentence_vectors
 from .prototypes import Prototypes, aligned
 from .recipes import Corpora, Recipe, RecipeError, Start
 from .same_class import knowledge
@@ -527,17 +527,20 @@ def known_beyond(
     for group, second in teachers.evaluators.items():
         devs = materials.dev(source_groups(recipe)[group]).values()
         dev = concatenate_datasets([take(text, 500) for text in devs])
-        answers = [_class_vectors(model, dev['tokens'], materials.schema, recipe.same_class)
-            for model in (second, teachers.recognizers[group])]
-        classes = word_classes(flat(dev['ner_tags']), materials.schema, recipe.same_class)
-        out[group] = found = knowledge(*answers, classes)
-        each = (f'{sort} '+' '.join(f'{who} {auc:.3f}' for who, auc in found[sort].items()) for sort in found)
-        say(f'AUC of "same class" on dev of {group}: {"; ".join(each)}')
+        tokens, schema = dev['tokens'], materials.schema
+        p = teachers.recognizers[group].probabilities(tokens, 'recognizer reads the dev set')
+        answers = Annotations(p, _second_answers(second, tokens))
+        said = _on_its_scale(answers, second, recipe, schema)
+        alike = lambda pairs: pooled_similarity(said.vectors[:, None], None, pairs, recipe.similarity_kind,
+            None if said.calibration is None else said.calibration[None])
+        classes = word_classes(flat(dev['ner_tags']), schema, recipe.same_class)
+        out[group] = found = knowledge(alike, class_probabilities(p, schema, recipe.same_class), classes)
+        for sort in ('all', 'entities'):
+            each = ', '.join(f'{who} {auc:.3f}' for who, auc in found[sort].items())
+            say(f'AUC of "same class" on dev of {group}, {sort}: {each}')
     return out
 
-def _class_vectors(model, tokens, schema, same_class):
-    "What a teacher says of each word's class, so that a product of two rows says how alike they are"
-    note = 'teachers read the dev set'
-    if isinstance(model, Recognizer):
-        return class_probabilities(model.probabilities(tokens, note), schema, same_class)
-    return torch.nn.functional.normalize(model.vectors(tokens, note), dim=-1)
+def _second_answers(second, tokens):
+    "What a second teacher says of each word"
+    ask = second.probabilities if isinstance(second, Recognizer) else second.vectors
+    return ask(tokens, 'the second teacher reads the dev set')

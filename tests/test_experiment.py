@@ -43,10 +43,12 @@ def test_parameters_have_types_and_help():
 def test_parameter_files_make_recipes():
     from mtmt.recipes import given_recipe
     files = sorted((NB.parent/'params').glob('*.yaml'))
-    assert len(files) == 3
+    assert len(files) == 5
     for file in files:
         recipe = given_recipe([file])
-        assert file.stem == f'{recipe.benchmark}-{recipe.target}'
+        assert file.stem in (f'{recipe.benchmark}-{recipe.target}', 'translate-test', 'translate-train')
+        beside = recipe.translated or recipe.translations
+        assert not beside or Path(beside).parent == file.parent
 
 def test_sweep_files_make_recipes():
     from mtmt.batch import sweep_jobs
