@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['mix', 'pair_weights', 'pooled_similarity', 'student_similarity', 'effective_sources', 'entropy_weights',
            'jensen_shannon', 'agreement_weights', 'DawidSkene', 'dawid_skene', 'reliability_weights',
-           'similarity_scores', 'LanguageIdentifier', 'learn_similarity', 'similarity_weights', 'sentence_vectors',
-           'Pooling', 'language_weights', 'rank_sources', 'LanguageWeights', 'word_weights', 'combined', 'pooled',
-           'columns_of', 'TeacherPool']
+           'similarity_scores', 'neighbour_shares', 'LanguageIdentifier', 'learn_similarity', 'similarity_weights',
+           'sentence_vectors', 'Pooling', 'language_weights', 'rank_sources', 'LanguageWeights', 'word_weights',
+           'combined', 'pooled', 'columns_of', 'TeacherPool']
 
 # %% ../nbs/30_pool.ipynb #3bbf3ff8
 import math
@@ -189,6 +189,20 @@ def similarity_scores(
     if kind == 'cosine': return F.normalize(g, dim=-1)@F.normalize(means, dim=-1).T
     return -torch.cdist(g, means, p={'l1': 1., 'l2': 2.}[kind])
 
+# %% ../nbs/30_pool.ipynb #30c00002
+def neighbour_shares(
+    sources:Sequence[Tensor], # Vectors of sentences of each source, (n_k, d)
+    target:Tensor, # Vectors of the target's sentences, (n, d)
+    count:int=10 # Neighbours of a sentence
+)->Tensor: # (n, K); rows sum to one
+    "Tell which share of each sentence's nearest neighbours belongs to each source (after NN-Rank)"
+    size = min(map(len, sources))
+    known = torch.cat([vectors[:size] for vectors in sources])
+    centre = known.mean(0)
+    unit = lambda vectors: F.normalize(vectors-centre, dim=-1)
+    near = (unit(target)@unit(known).T).topk(min(count, len(known)), 1).indices//size
+    return F.one_hot(near, len(sources)).float().mean(1)
+
 # %% ../nbs/30_pool.ipynb #a71aecb6
 class LanguageIdentifier(nn.Module):
     "Low-rank bilinear language identifier (TSL, section 3.3)"
@@ -275,7 +289,7 @@ class Pooling:
     teacher_per_source:bool=False # A recognizer and an evaluator for each source, instead of one for all
     teacher_seeds:int=1 # Teachers of each source or pot, alike but for their seeds
     teacher_weights:str='uniform' # uniform, language (TSL's similarity), entropy, agreement or reliability
-    language_similarity:str='learned' # learned, cosine, l1 or l2
+    language_similarity:str='learned' # learned, cosine, l1, l2, or neighbours (NN-Rank)
     language_level:str='domain' # domain: the same for all sentences; sentence: each its own
     language_temperature:str='var' # var: 1/variance of the scores (released); std: 1/standard deviation
     language_rank:int=64 # Rank of the language identifier
@@ -291,7 +305,11 @@ def language_weights(
     target:Tensor, # Sentences of the target, (n, d)
     seed:int=0 # Seed of the identifier
 )->Tensor: # (K, n)
-    "Weigh the sources for each sentence of the target by language similarity (TSL, section 3.2)"
+    "Weigh the sources for each sentence of the target by language similarity (TSL, section 3.2; NN-Rank)"
+    if how.language_similarity == 'neighbours':
+        shares = neighbour_shares(sources, target)
+        if how.language_level == 'domain': shares = shares.mean(0, keepdim=True).expand_as(shares)
+        return shares.T
     if how.language_similarity == 'learned':
         options = how.language_rank, how.language_gamma, how.language_penalty
         z = learn_similarity(sources, *options, seed=seed)(target).detach()

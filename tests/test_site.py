@@ -65,7 +65,8 @@ def asked_of_others(html):
 def test_pages_are_whole_and_ask_no_other_host(site):
     pages = sorted(site.rglob('*.html'))
     names = {str(p.relative_to(site)) for p in pages}
-    experiments = {'experiments/distill.html', 'experiments/methods_table.html', 'experiments/corrections.html'}
+    experiments = {'experiments/distill.html', 'experiments/methods_table.html', 'experiments/corrections.html',
+        'experiments/source_ranks.html'}
     assert {'index.html', '12_losses.html', '60_runs.html', *experiments} <= names
     for path in pages:
         html = path.read_text(encoding='utf-8')
