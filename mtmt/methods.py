@@ -29,7 +29,7 @@ METHODS = {
     'mtmt-second-recognizer': dict(similarity_teacher='second-recognizer'),
     'mtmt2-second-recognizer': dict(_MTMT2, similarity_teacher='second-recognizer', similarity_map='sigmoid'),
     'mtmt2-gold': dict(_MTMT2, similarity_teacher='gold', second_opinion=False, similarity_map='sigmoid',
-        allow_target_labels=True),
+        similarity_weight=.1, allow_target_labels=True),
     'self-training': dict(tasks=('recognition',), weights='none', ner_reduction='mean', hard_labels=True),
     'ensemble': dict(tasks=(), teacher_seeds=3),
     'tsl-seeds': dict(tasks=('recognition',), weights='none', ner_reduction='mean', teacher_seeds=3),

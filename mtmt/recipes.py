@@ -135,7 +135,7 @@ LEAST = dict(epochs=1, batch_size=0, max_length=8, pairs=2, limit=0, dev_limit=0
     freeze_layers=0, rounds=1, source_count=1, knn_k=1, language_rank=1, alignment=0, self_training=0,
     threads=1,
     warmup=0, weight_decay=0, max_grad_norm=0, similarity_weight=0, head_lr_ratio=0, corpus_pairs=1,
-    pair_memory=1, teacher_seeds=1, entity_share=0)
+    pair_memory=1, teacher_seeds=1, entity_share=0, student_epochs=0)
 
 # %% ../nbs/55_recipes.ipynb #c16e27e2
 class RecipeError(MtmtError):

@@ -40,7 +40,7 @@ from .teachers import load_evaluator, load_recognizer
 from .training import computing, encode_batches, on_first_process, processes
 from .workshop import Materials, Teachers, Workshop, annotations, fingerprint, kit, known_beyond
 from .workshop import load_materials, load_test, other_file, role_names, settings, source_groups
-from .workshop import said_by_translation, source_weights, take
+from .workshop import said_by_translation, source_weights, student_settings, take
 from .workshop import train_teachers, with_selection, with_sources
 
 # %% ../nbs/60_runs.ipynb #9bb7b379
@@ -211,8 +211,8 @@ def distil_rounds(
     say(f'student: learning {" and ".join(recipe.tasks)}')
     group, students = next(iter(teachers.recognizers)), []
     live = None if recipe.teacher_cache else (teachers.recognizers[group], teachers.evaluators.get(group))
-    more = asdict(recipe.part(Start)) | dict(settings=settings(recipe), dev=materials.dev(recipe.sources),
-        live=live)
+    more = asdict(recipe.part(Start)) | dict(settings=student_settings(recipe), live=live,
+        dev=materials.dev(recipe.sources))
     for number in range(1, recipe.rounds+1):
         place = Path(folder)/(f'round{number}' if number < recipe.rounds else 'model')
         make = lambda: distil(lesson.target, lesson.annotations, materials.schema, place,

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LIBRARIES', 'fingerprint', 'kit', 'Materials', 'take', 'load_materials', 'load_test', 'with_selection',
-           'with_sources', 'reader', 'source_weights', 'settings', 'teacher_settings', 'teacher_made_from', 'Workshop',
-           'Teachers', 'source_groups', 'role_names', 'train_teachers', 'said_by_translation', 'annotations',
-           'other_file', 'known_beyond']
+           'with_sources', 'reader', 'source_weights', 'settings', 'teacher_settings', 'teacher_made_from',
+           'student_settings', 'Workshop', 'Teachers', 'source_groups', 'role_names', 'train_teachers', 'annotations',
+           'other_file', 'said_by_translation', 'known_beyond']
 
 # %% ../nbs/58_workshop.ipynb #08ea3059
 import ast, hashlib, importlib, inspect, json, platform, re, shutil
@@ -318,6 +318,14 @@ def teacher_made_from(
     options = {k: v for k, v in asdict(recipe.part(Prototypes)).items() if k not in _STUDENTS_OWN}
     return out | dict(alignment=options, target=materials.hashes['target'], kit=kit('prototypes'))
 
+# %% ../nbs/58_workshop.ipynb #58c00002
+def student_settings(
+    recipe:Recipe # The recipe
+)->TrainSettings:
+    "Give the settings of a student: its own number of epochs, where the recipe has one"
+    own = settings(recipe)
+    return replace(own, epochs=recipe.student_epochs or own.epochs)
+
 # %% ../nbs/58_workshop.ipynb #f464c851
 class Workshop:
     "Models of a folder of runs, made when first asked for"
@@ -431,17 +439,6 @@ def train_teachers(
     models = lambda task: {group: found[task, group][1] for of, group in wanted if of == task}
     return Teachers(models('recognition'), models('similarity'), {roles[w]: found[w][0] for w in wanted})
 
-# %% ../nbs/58_workshop.ipynb #58b00002
-def said_by_translation(
-    recipe:Recipe, # Its file of translations and its encoder
-    teachers:Teachers, # Its recognizers
-    tokens:Sequence[Sequence[str]] # Words of each sentence of the target
-)->Predictions:
-    "Tag sentences of the target by way of their translations"
-    translations = read_translations(other_file(recipe.translations))
-    recognizer = next(iter(teachers.recognizers.values()))
-    return translate_test(recognizer, tokens, translations, recipe.sources[0], Aligner(recipe.encoder))
-
 # %% ../nbs/58_workshop.ipynb #19edd6c4
 def annotations(
     recipe:Recipe, # The recipe
@@ -513,6 +510,17 @@ def _other(recipe, materials, path, say):
     rows = [place[i] for i in materials.target['id']]
     said = replace(said, tags=[said.tags[r] for r in rows], scores=[said.scores[r] for r in rows])
     return as_annotations(said, materials.schema, recipe.other_confidence)
+
+# %% ../nbs/58_workshop.ipynb #58b00002
+def said_by_translation(
+    recipe:Recipe, # Its file of translations and its encoder
+    teachers:Teachers, # Its recognizers
+    tokens:Sequence[Sequence[str]] # Words of each sentence of the target
+)->Predictions:
+    "Tag sentences of the target by way of their translations"
+    translations = read_translations(other_file(recipe.translations))
+    recognizer = next(iter(teachers.recognizers.values()))
+    return translate_test(recognizer, tokens, translations, recipe.sources[0], Aligner(recipe.encoder))
 
 # %% ../nbs/58_workshop.ipynb #58a00002
 def known_beyond(

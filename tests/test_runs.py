@@ -104,7 +104,7 @@ def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_
     dict(self_training=.5), dict(alignment=.1, alignment_start=0.), dict(head_lr_ratio=.001), dict(attention_mask=False),
     dict(similarity_map='learned', same_class='type'), dict(similarity_teacher='recognizer'),
     dict(similarity_teacher='second-recognizer'), dict(student_similarity='tags', same_class='type'), dict(entity_share=.9),
-    dict(hard_labels=True), dict(permute_weights=True), dict(teacher_seeds=2), dict(second_opinion=True, similarity_weight=9.),
+    dict(student_epochs=3), dict(hard_labels=True), dict(permute_weights=True), dict(teacher_seeds=2), dict(second_opinion=True, similarity_weight=9.),
     dict(select='last'), dict(decode='bio'), dict(freeze_layers=1), dict(weights='bg'), dict(agreement_scope='none')])
 def test_every_option_makes_a_difference_and_none_breaks(shared, tiny_encoder, option):
     files, out = shared
