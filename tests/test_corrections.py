@@ -51,7 +51,7 @@ def test_sentences_of_the_test_are_refused(small, shared, tmp_path):
 @pytest.mark.parametrize('given, message', [
     (dict(), 'set allow_target_labels=True'),
     (dict(allow_target_labels=True, method='direct'), 'direct has no student'),
-    (dict(allow_target_labels=True, rounds=2), 'not with others, rounds')])
+    (dict(allow_target_labels=True, rounds=2), 'not with others, translations')])
 def test_what_does_not_go_together_is_refused(small, tmp_path, given, message):
     with pytest.raises(RecipeError, match=message): small(corrected=labelled(tmp_path/'a.conll'), **given)
 
