@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from .benchmarks import find_folder, load_labelled
 from .data import DataError, MtmtError, Schema, tag_names, unlabelled
 from .entities import KINDS, match, schema_of_tags, spans, tag_numbers, text_spans, types_of
-from .losses import agreement_for, alpha, beta, draw_pairs, gamma, type_probabilities, word_gamma
+from .losses import agreement_for, alpha, beta, draw_pairs, gamma, word_gamma
 from .pool import Pooling, pooled, pooled_similarity
 from .runs import reopen
 from .student import Distillation
-from .teachers import Annotations, load_recognizer, pair_generator, word_classes
+from .teachers import Annotations, class_probabilities, load_recognizer, pair_generator, word_classes
 from .workshop import Workshop, annotations, settings, source_weights
 
 # %% ../nbs/68_conflicts.ipynb #97c60845
@@ -181,11 +181,12 @@ def conflicts(
 # %% ../nbs/68_conflicts.ipynb #d860fb3a
 def _pair_trusts(said, agreement, labels, how, generator):
     "beta and gamma of each word of a batch, the mean over its pairs; None where no pair was drawn"
-    pairs = draw_pairs(labels, how.pairs, generator, how.pair_balance != 'none', how.oo_share)
+    pairs = draw_pairs(labels, how.pairs, generator, how.pair_balance != 'none', how.oo_share,
+        how.entity_share)
     if not len(pairs): return None
     vectors = said.vectors.view(len(labels), -1, said.vectors.shape[-1])
-    s = pooled_similarity(vectors, said.weights, pairs, how.similarity_map, said.calibration)
-    how_alike = agreement_for(how.agreement_map, how.similarity_map)
+    s = pooled_similarity(vectors, said.weights, pairs, how.similarity_kind, said.calibration)
+    how_alike = agreement_for(how.agreement_map, how.similarity_kind)
     agreed = gamma(agreement[pairs[:, 0]], agreement[pairs[:, 1]], s, how_alike)
     return word_gamma(beta(s), pairs, len(labels)), word_gamma(agreed, pairs, len(labels))
 
@@ -202,8 +203,7 @@ def trusts(
     p = said.probabilities.float()
     out = dict(alpha=alpha(p).numpy())
     if said.vectors is None: return out
-    types = torch.from_numpy(schema.type_of)
-    agreement = type_probabilities(p, types) if how.same_class == 'type' else p
+    agreement = class_probabilities(p, schema, how.same_class)
     out |= dict(beta=np.ones(len(p), np.float32), gamma=np.ones(len(p), np.float32))
     ends = np.cumsum([0, *lengths])
     for step, first in enumerate(range(0, len(lengths), batch)):

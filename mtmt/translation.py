@@ -18,13 +18,12 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from .data import DataError, MtmtError, read_bytes
+from .data import DataError, MtmtError, read_bytes, write_atomically
 from .encoders import WordEncoder, load_encoder, load_tokenizer, quiet
 from .entities import spans
 from .external import Predictions
-from .teachers import Recognizer
+from .teachers import Evaluator, Recognizer
 from .text import text_words
-from .training import encode_batches
 
 # %% ../nbs/46_translation.ipynb #46a00007
 def glue_marks(
@@ -75,17 +74,13 @@ class Aligner:
     ):
         model = load_encoder(encoder)
         layer = layer or round(model.config.num_hidden_layers*2/3)
-        self.encoder, self.max_length = LayerEncoder(model, layer), max_length
-        self.tokenizer = load_tokenizer(encoder)
+        self.reader = Evaluator(LayerEncoder(model, layer).eval(), load_tokenizer(encoder), max_length)
 
     def vectors(self,
         tokens:Sequence[Sequence[str]] # Words of each sentence
     )->tuple[Tensor, ...]: # Vectors of each sentence's words
         "Read sentences"
-        out = torch.empty(sum(map(len, tokens)), self.encoder.model.config.hidden_size)
-        read = encode_batches(self.encoder, tokens, self.tokenizer, self.max_length, note='aligning')
-        for row, h, _ in read: out[row] = h
-        return out.split([len(words) for words in tokens])
+        return self.reader.vectors(tokens, 'aligning').split([len(words) for words in tokens])
 
     def __call__(self,
         tokens:Sequence[Sequence[str]], # Words of each sentence
@@ -164,13 +159,16 @@ def write_translations(
 ):
     "Translate sentences into a file, some at a time; a run that was stopped goes on where it was"
     path = Path(path)
-    known = read_translations(path) if path.exists() and path.stat().st_size else {}
+    before = path.read_text(encoding='utf-8') if path.is_file() else ''
+    # the last line may have been cut off
+    kept = before[:before.rfind('\n')+1]
+    write_atomically(path, kept)
+    known = read_translations(path) if kept else {}
     left = list(dict.fromkeys(text for text in map(' '.join, tokens) if text not in known))
     with path.open('a', encoding='utf-8') as file:
         for begin in tqdm(range(0, len(left), batch_size), desc='translating'):
             texts = left[begin:begin+batch_size]
             rows = zip(texts, translate(texts), strict=True)
-            # a whole line or none
             lines = [json.dumps(dict(text=text, translation=made), ensure_ascii=False) for text, made in rows]
             file.write('\n'.join(lines)+'\n')
             file.flush()

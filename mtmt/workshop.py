@@ -219,8 +219,10 @@ def with_selection(
     lacking = [f'{lang}.dev.conll' for lang in recipe.sources
         if not has_split(recipe.source_of, lang, 'dev', recipe.data_dir)]
     if recipe.select != 'source-dev' or not lacking: return recipe
-    if recipe.calibrate_similarity:
-        raise RecipeError(f'calibrate_similarity=True needs {", ".join(lacking)} in {recipe.data_dir}')
+    by_dev = [name for name in ('calibrate_similarity', 'second_opinion') if getattr(recipe, name)]
+    if by_dev:
+        raise RecipeError(f'{" and ".join(by_dev)}: this needs {", ".join(lacking)} in {recipe.data_dir}; '
+            'set it to False to do without')
     say(f'no {", ".join(lacking)} in {recipe.data_dir}: the last epoch is taken')
     return replace(recipe, select='last')
 

@@ -80,6 +80,11 @@ def test_a_second_teacher_that_knows_nothing_more_is_not_listened_to(small_files
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert set(both[0]['same_class_auc']['en']) == {'all', 'entities', 'joint'} and both[1]['same_class_auc'] == {}
 
+def test_a_second_opinion_needs_a_dev_set(small_files, tmp_path, tiny_encoder):
+    (small_files/'en.dev.conll').unlink()
+    with pytest.raises(MtmtError, match='second_opinion: this needs en.dev.conll'):
+        run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt2'))
+
 def test_more_seeds_of_a_teacher(small_files, tmp_path, tiny_encoder):
     "Each is the teacher of a run with that seed; together they are a system, and each alone is one too"
     three = run(recipe(small_files, tmp_path, tiny_encoder, 'ensemble', learning_rate=3e-3))
