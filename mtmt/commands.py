@@ -16,8 +16,8 @@ from .data import MtmtError
 from .export import export_model
 from .projects import check_project, new_project
 from .recipes import given_recipe, out_folder, read_values
-from .report import comparison, finished, recompute_all, runs_not_shown, slices_by_test, table
-from .report import write_report
+from .report import comparison, finished, recompute_all, runs_not_shown, slices_by_test, still_learning
+from .report import table, write_report
 from .runs import run, score_system
 from .runtimes import export_onnx
 from .tagger import Tagger, answers, tag_file
@@ -127,7 +127,7 @@ def _print_scores(rows):
     first = rows[0]
     what = f'Entity F1 (conlleval mode), {first["benchmark"]}'
     if first['sources']: what += f', {"+".join(first["sources"])} to each target, encoder {first["encoder"]}'
-    print('', what, table(rows), rows[-1]['signature'], sep='\n\n')
+    print('', what, table(rows), *still_learning(rows), rows[-1]['signature'], sep='\n\n')
 
 # %% ../nbs/84_commands.ipynb #7c2e1d06
 def carry_out(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MtmtError', 'DataError', 'did_you_mean', 'Schema', 'dataset', 'schema_of', 'tag_names', 'unlabelled', 'in_blocks',
-           'content_hash', 'read_bytes', 'Problem', 'raise_problems', 'sentence_blocks', 'ReadReport', 'read_conll',
-           'at_blanks', 'read_words', 'write_atomically', 'write_conll', 'file_hash']
+           'content_hash', 'read_bytes', 'Problem', 'raise_problems', 'sentence_blocks', 'ReadReport', 'tag_scheme',
+           'read_conll', 'at_blanks', 'read_words', 'write_atomically', 'write_conll', 'file_hash']
 
 # %% ../nbs/00_data.ipynb #7aa4e373
 import difflib, hashlib, io, json, os, re, tempfile, uuid
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -151,10 +151,13 @@ _BYTE_ORDER_MARK = b'\xef\xbb\xbf'
 
 def _decoded(line, number):
     "The text of a line, or the Problem of its first byte that is not UTF-8"
-    try: return line.decode('utf-8').removesuffix('\r')
+    try: text = line.decode('utf-8').removesuffix('\r')
     except UnicodeDecodeError as e:
         return Problem(number, len(line[:e.start].decode('utf-8'))+1, 'encoding',
             f'byte {e.start+1} of the line is not UTF-8; save the file as UTF-8')
+    if '\r' not in text: return text
+    return Problem(number, text.index('\r')+1, 'line end', 'a carriage return that ends no line; '
+        'save the file with line ends of Unix or Windows')
 
 _CELLS = {'\t': re.compile(r'[^\t]+'), ' ': re.compile(r'[^ \t]+')}
 
@@ -173,6 +176,12 @@ def _cells(line, number):
 # a line that begins a document, and the names of the columns in a file of the explorer
 _NO_WORDS = ('-DOCSTART-', '# word')
 
+def _has_words(cells):
+    "Whether a line belongs to a sentence: it is no marker, and no comment of CoNLL-U (`# text = ...`)"
+    if not isinstance(cells, list) or not cells: return bool(cells)
+    comment = len(cells) > 2 and (cells[0][1], cells[2][1]) == ('#', '=')
+    return cells[0][1] not in _NO_WORDS and not comment
+
 def _lines(raw):
     "Lines of a file without their ends, one by one"
     for line in io.BytesIO(raw.removeprefix(_BYTE_ORDER_MARK)): yield line.removesuffix(b'\n')
@@ -184,8 +193,7 @@ def sentence_blocks(
     block = []
     for number, line in enumerate(_lines(raw), 1):
         cells = _cells(line, number)
-        marker = isinstance(cells, list) and cells and cells[0][1] in _NO_WORDS
-        if cells and not marker: block.append((number, cells))
+        if _has_words(cells): block.append((number, cells))
         elif block:
             yield block
             block = []
@@ -200,16 +208,45 @@ def _without_prefix(words, line, repair):
     text = f'every word of the sentence begins with {prefix[0]!r}; read with problems="repair" to strip it'
     return words, [Problem(line, 1, 'prefix', text)], []
 
+# %% ../nbs/00_data.ipynb #0dd00002
+_CONTROL = re.compile(r'[\x00-\x1f\x7f\ufeff]')
+_UNSEEN = r'\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufe00-\ufe0f'
+_ODD = {'invisible word': re.compile(f'(?:^| )[{_UNSEEN}]+(?= |$)'),
+    'broken character': re.compile(r'[\x80-\x9f]')}
+
+def _without_control(words, block, repair):
+    "Words, problems and repairs of a sentence whose words may hold control characters"
+    if not _CONTROL.search(''.join(words)): return words, [], []
+    mended = [_CONTROL.sub('', word) for word in words]
+    if repair and all(mended): return mended, [], ['control character']*sum(map(str.__ne__, words, mended))
+    found = [(number, cells[0][0]+at.start(), at[0]) for number, cells in block
+        if not isinstance(cells, Problem) and (at := _CONTROL.search(cells[0][1]))]
+    advice = 'the word has nothing else' if repair else 'read with problems="repair" to take it out'
+    text = 'control character {!r} in a word; '+advice
+    return words, [Problem(number, column, 'control character', text.format(character))
+        for number, column, character in found], []
+
+def _odd(words):
+    "What is odd about the words of a sentence and stays as it is, by kind"
+    text = ' '.join(words)
+    return {kind: count for kind, pattern in _ODD.items() if (count := len(pattern.findall(text)))}
+
 # %% ../nbs/00_data.ipynb #89d901e9
+# the schemes with a tag for the last word and for an entity of one word, as BIO writes them
+_BIO_OF = {'S-': 'B-', 'U-': 'B-', 'E-': 'I-', 'L-': 'I-', 'M-': 'I-'}
+
 # a file with another column in the place of the tags has the same few mistakes thousands of times
 @lru_cache(maxsize=1000)
 def _unknown_tag(tag, known):
     "What is wrong with a tag that is not accepted, and the tag in capitals where that is accepted"
-    capitals = re.fullmatch(r'O|[BI]-(\S+)', tag.upper())
+    bio = _BIO_OF.get(tag[:2].upper(), tag[:2].upper())+tag[2:].upper()
+    capitals = re.fullmatch(r'O|[BI]-(\S+)', bio)
     accepted = 'O'+''.join(f', B-{t}, I-{t}' for t in known) if known else 'O, B-TYPE or I-TYPE'
     text = f'unknown tag {tag!r}; accepted: {accepted}.'+did_you_mean(tag, accepted.split(', '))
-    mendable = capitals and tag != tag.upper() and (not capitals[1] or not known or capitals[1] in known)
-    return 'unknown tag', text, tag.upper() if mendable else None
+    mendable = capitals and tag != bio and (not capitals[1] or not known or capitals[1] in known)
+    if not mendable: return 'unknown tag', text, None
+    if bio == tag.upper(): return 'unknown tag', text, bio
+    return 'BIOES tag', f'{tag} is a tag of BIOES; read with problems="repair" to make it {bio}', bio
 
 @lru_cache(maxsize=1000)
 def _tag_problem(tag, before, types):
@@ -246,6 +283,12 @@ def _wrong_columns(cells, number, width):
     there = f'{len(cells)} column{"s"*(len(cells) > 1)} where the file has {width}'
     return Problem(number, cells[-1][0], kind, f'{there}: {" ".join(c for _, c in cells)[:40]!r}')
 
+def _mended_words(words, block, repair):
+    "Words, problems and repairs of a sentence, whatever its tags"
+    words, odd, cleaned = _without_control(words, block, repair)
+    words, more, stripped = _without_prefix(words, block[0][0], repair)
+    return words, odd+more, cleaned+stripped
+
 def _labelled_sentence(block, width, types, repair):
     "Read one sentence with its tags"
     words, tags, problems, repaired, before = [], [], [], [], 'O'
@@ -260,16 +303,16 @@ def _labelled_sentence(block, width, types, repair):
             tags.append(tag)
             repaired += kinds
             before = tag
-    words, odd, stripped = _without_prefix(words, block[0][0], repair)
-    return _Sentence(words, tags, problems+odd, repaired+stripped)
+    words, odd, mended = _mended_words(words, block, repair)
+    return _Sentence(words, tags, problems+odd, repaired+mended)
 
 # %% ../nbs/00_data.ipynb #25c5c602
 def _raw_sentence(block, repair):
     "Read one sentence without looking beyond the first column"
     problems = [cells for _, cells in block if isinstance(cells, Problem)]
     words = [cells[0][1] for _, cells in block if not isinstance(cells, Problem)]
-    words, odd, stripped = _without_prefix(words, block[0][0], repair)
-    return _Sentence(words, [], problems+odd, stripped)
+    words, odd, mended = _mended_words(words, block, repair)
+    return _Sentence(words, [], problems+odd, mended)
 
 # %% ../nbs/00_data.ipynb #b81353bb
 def _count(number, noun): return f'{number:,} {noun}{"s"*(number != 1)}'
@@ -284,11 +327,13 @@ class ReadReport:
     repaired:Counter=field(default_factory=Counter) # Repairs by kind (only when asked for)
     skipped:int=0 # Sentences left out (only when asked for)
     to_o:Counter=field(default_factory=Counter) # Entities read as O, by type
+    odd:Counter=field(default_factory=Counter) # What looks like a mistake and was kept, by kind
 
     def __str__(self):
         parts = [f'{_count(self.sentences, "sentence")}, {_count(self.words, "word")}']
         if self.to_o: parts.append(f'read as O: {_listed(self.to_o)}')
         if self.repaired: parts.append(f'repaired: {_listed(self.repaired)}')
+        if self.odd: parts.append(f'kept as they are: {_listed(self.odd)}')
         if self.skipped: parts.append(f'skipped {_count(self.skipped, "sentence")}')
         return '; '.join(parts)
 
@@ -301,6 +346,7 @@ def _kept(sentences, report, problems):
             report.skipped += 1
             continue
         report.repaired.update(sentence.repaired)
+        report.odd.update(_odd(sentence.words))
         report.sentences += 1
         report.words += len(sentence.words)
         yield str(number), sentence
@@ -319,15 +365,58 @@ def _check_problems(problems):
         accepted = f'problems={problems!r}; accepted: {", ".join(choices)}.'
         raise DataError(accepted+did_you_mean(problems, choices))
 
+# %% ../nbs/00_data.ipynb #0dd00012
+def tag_scheme(
+    sentences:Iterable[Sequence[str]] # Tags of each sentence
+)->str: # IOB2, IOB1, BIOES (or BILOU), IO (types alone), or nothing where it is none of them
+    "Recognise the scheme that tags are written in"
+    sentences = list(sentences)
+    tags = list(chain.from_iterable(['O', *sentence] for sentence in sentences))
+    begun = [(tag, before[2:] == tag[2:]) for before, tag in pairwise(tags) if tag != 'O']
+    prefixes = {tag[:2] for tag, _ in begun}
+    if not any('-' in tag for tag, _ in begun):
+        return 'IO' if begun and any('O' in s for s in sentences) else ''
+    if not prefixes <= {'B-', 'I-', *_BIO_OF}: return ''
+    if prefixes & set(_BIO_OF): return 'BIOES'
+    if all(same for tag, same in begun if tag[0] == 'I'): return 'IOB2'
+    return 'IOB1' if all(same for tag, same in begun if tag[0] == 'B') else ''
+
+# %% ../nbs/00_data.ipynb #0dd00014
+_SCHEMES = {
+    'IOB1': 'the tags are IOB1, as in the original CoNLL-2003: entities begin with I-. '
+        'Read with problems="repair", which makes them IOB2 and loses nothing',
+    'BIOES': 'the tags are BIOES or BILOU. '
+        'Read with problems="repair", which makes them IOB2 and loses nothing',
+    'IO': 'the tags are types without B- or I-, which do not say where an entity ends and the next begins. '
+        'Write B-TYPE for its first word and I-TYPE for the others'}
+
+def _check_scheme(path, raw, found, repair):
+    "Refuse a file in another scheme with one line, unless it is repaired"
+    # a few tags may be slips
+    if len(found) < 5: return
+    tags = ([cells[-1][1] for _, cells in block if isinstance(cells, list)] for block in sentence_blocks(raw))
+    scheme = tag_scheme(tags)
+    if scheme not in _SCHEMES or repair and scheme != 'IO': return
+    at = next((f'{p.line}:{p.column}' for p in found if 'tag' in p.kind or 'orphan' in p.kind), None)
+    if at: raise DataError(f'{path}:{at}: {_SCHEMES[scheme]}')
+
 # %% ../nbs/00_data.ipynb #a7b152fb
 def _width(raw, path):
-    "Number of columns, from the first line that can be read"
-    readable = (row for block in sentence_blocks(raw) for row in block if not isinstance(row[1], Problem))
-    number, cells = next(readable, (0, []))
-    if len(cells) == 1:
+    "Number of columns that most of the first lines have"
+    blocks = list(islice(sentence_blocks(raw), 100))
+    rows = [row for block in blocks for row in block if not isinstance(row[1], Problem)]
+    if not rows: return 0
+    number, cells = rows[0]
+    widths = Counter(len(cells) for _, cells in rows if len(cells) > 1)
+    if not widths:
         raise DataError(f'{path}:{number}: no tag column: the line holds one word, {cells[0][1][:40]!r}. '
             'A CoNLL file has a word and its tag on each line, with a tab or a space between')
-    return len(cells)
+    width = widths.most_common(1)[0][0]
+    first = [cells[0][1] for _, cells in blocks[0] if isinstance(cells, list)]
+    if width > 2 and len(first) > 1 and first == [str(i) for i in range(1, len(first)+1)]:
+        raise DataError(f'{path}:{number}: the first column numbers the words, as in CoNLL-U; '
+            'write a file with the columns of the word and of its BIO tag')
+    return width
 
 def read_conll(
     path, # A file of "word tag" lines, sentences separated by blank lines
@@ -343,6 +432,7 @@ def read_conll(
     sentences = (_labelled_sentence(block, width, accepted, repair) for block in sentence_blocks(raw))
     report, found = ReadReport(str(path)), []
     rows = list(_kept(sentences, report, found))
+    if found: _check_scheme(path, raw, found, repair)
     _check_rest(report, found, problems)
     ids, kept = zip(*rows)
     report.to_o.update(t[2:] for s in kept for t in s.tags if t[0] == 'B' and t[2:] in to_o)

@@ -37,7 +37,7 @@ from .selection import Refinement, language_score, least_foreign, neighbour_weig
 from .student import Distillation, distil
 from .teachers import Annotations, DamagedError, Recognizer, class_probabilities, flat
 from .teachers import load_evaluator, load_recognizer
-from .training import computing, encode_batches, on_first_process, processes
+from .training import computing, dev_curve, encode_batches, on_first_process, processes, still_rising
 from .workshop import Materials, Teachers, Workshop, annotations, fingerprint, kit, known_beyond
 from .workshop import load_materials, load_test, other_file, role_names, settings, source_groups
 from .workshop import said_by_translation, source_weights, student_settings, take
@@ -362,14 +362,29 @@ def _carry_out(recipe, materials, made_from, folder, test, report, shop):
     if test.num_rows: outcome = predict(recipe, teachers, students, languages, test['tokens'])
     if test.num_rows and recipe.translations: _add_translate_test(outcome, recipe, teachers, test, shop.say)
     sure = _confidence(recipe, materials, teachers, students)
+    curves = on_first_process(lambda: _dev_curves(shop.folder/'teachers', teachers, folder))
+    rising = [_rising(role, curve) for role, curve in curves.items() if still_rising(curve)]
+    for line in rising: shop.say(line)
     out = on_first_process(lambda: record(recipe, made_from, folder, test, report, outcome, started,
-        materials.notes, materials.schema.tags, len(materials.corrected or ()), teachers=teachers.names,
-        reused=shop.reused,
+        [*materials.notes, *rising], materials.schema.tags, len(materials.corrected or ()),
+        teachers=teachers.names, reused=shop.reused,
         teacher_weights=outcome.teacher_weights,
         settings=asdict(settings(recipe)), processes=processes()[1], confidence=asdict(sure),
-        same_class_auc=known))
+        same_class_auc=known, dev_f1=curves))
     score = f'F1 {out["f1"]:.3f} (strict {out["strict_f1"]:.3f})' if outcome.main else 'trained, not scored'
     shop.say(f'{Path(folder).name}: {score}')
+
+def _dev_curves(models, teachers, folder):
+    "F1 on the sources' dev sets after each epoch: of each teacher that was trained, and of the student"
+    places = {role: models/name for role, name in teachers.names.items()} | dict(student=Path(folder)/'model')
+    about = {role: place/'mtmt.json' for role, place in places.items()}
+    read = lambda path: dev_curve(json.loads(path.read_text())['log']) if path.is_file() else []
+    return {role: curve for role, path in about.items() if (curve := read(path))}
+
+def _rising(role, curve):
+    "A line for a model that was still learning when its training ended"
+    each = ' '.join(f'{f1:.1f}' for f1 in curve)
+    return f'{role}: F1 on dev still rose in the last epoch ({each}); more epochs may give more'
 
 def _add_translate_test(outcome, recipe, teachers, test, say):
     "Predictions by way of translation; they are the run's own where no student learned from them"

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['processes', 'on_first_process', 'WordData', 'Bar', 'encode_batches', 'SimilarLengths', 'has_bf16', 'TrainSettings',
-           'computing', 'Progress', 'TrainingError', 'round_to_half', 'WordTrainer', 'last_checkpoint', 'train']
+           'computing', 'Progress', 'TrainingError', 'round_to_half', 'WordTrainer', 'last_checkpoint', 'train',
+           'dev_curve', 'still_rising']
 
 # %% ../nbs/16_training.ipynb #8fbe0320
 import json, math, os
@@ -405,3 +406,18 @@ def train(
     _check_weights(encoder, trainer.state.global_step, settings.learning_rate)
     encoder.to('cpu').eval()
     return [entry for entry in trainer.state.log_history if 'train_runtime' not in entry]
+
+# %% ../nbs/16_training.ipynb #r1s1ng02
+def dev_curve(
+    log:Sequence[dict] # A dictionary an epoch, as `train` returns it
+)->list[float]: # In per cent; empty where no dev set was read
+    "Read F1 on dev after each epoch from the log of a training"
+    return [round(100*epoch['eval_f1'], 1) for epoch in log if 'eval_f1' in epoch]
+
+# %% ../nbs/16_training.ipynb #r1s1ng03
+def still_rising(
+    curve:Sequence[float], # F1 on dev after each epoch, in per cent
+    least:float=1. # Points over the best earlier epoch that count as a rise
+)->bool: # False for a single epoch, which shows no direction
+    "Tell whether F1 on dev still rose in the last epoch, so that more epochs may give more"
+    return len(curve) > 1 and curve[-1]-max(curve[:-1]) >= least

@@ -30,7 +30,14 @@ def word_pieces(
         ids = tokenizer([[w] for w in some], is_split_into_words=True, add_special_tokens=False)['input_ids']
         out |= {w: _joined(w, list(i), space) or [tokenizer.unk_token_id]
             for w, i in zip(some, ids, strict=True)}
-    return out
+    control = set(tokenizer.all_special_ids)-{tokenizer.unk_token_id}
+    return out | {w: _spelled(w, tokenizer, space) for w in words if control.intersection(out[w])}
+
+def _spelled(word, tokenizer, space):
+    "Pieces of a word character by character, with one space before it"
+    each = tokenizer([[c] for c in word], is_split_into_words=True, add_special_tokens=False)
+    first, *rest = each['input_ids']
+    return [*first, *(piece for pieces in rest for piece in pieces if piece != space)]
 
 # Scripts that write no space between words
 _WITHOUT_SPACES = regex.compile(r'[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}'

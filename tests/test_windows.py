@@ -74,3 +74,12 @@ def test_memory_does_not_grow_with_the_text(tmp_path, embedded):
     windows([['Kano']], embedded)
     few, many = (most_memory(tmp_path/'text.txt', count, embedded) for count in (10_000, 40_000))
     assert many < 1.25*few
+
+@pytest.mark.parametrize('word', ['<s>', '</s>', '<pad>', '<mask>', 'a</s>b', '</s></s>'])
+def test_a_word_is_never_a_control_piece(word):
+    tokenizer = load_tokenizer('embedded')
+    control = set(tokenizer.all_special_ids)-{tokenizer.unk_token_id}
+    assert not control & set(word_pieces([word], tokenizer)[word])
+    [window] = windows([['Kano', word, 'da']], tokenizer)
+    assert window['input_ids'][0] in control and window['input_ids'][-1] in control
+    assert not control & set(window['input_ids'][1:-1].tolist()) and len(window['first']) == 3
