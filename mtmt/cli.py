@@ -59,6 +59,7 @@ def _commands_that_read(sub):
     "The commands for finished runs"
     _reads(sub, 'table', 'the table of finished runs, and of other systems scored beside them')
     _reads(sub, 'recompute', 'compute every stored figure again from the stored predictions')
+    _reads(sub, 'verify', 'name the files of a folder of runs that are not as they were written')
     report = _reads(sub, 'report',
         'the leaderboard of a folder as report.md, report.html and report.csv, beside published '
         'numbers, and a page for each test with the predictions of all methods')

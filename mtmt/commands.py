@@ -17,7 +17,7 @@ from .export import export_model
 from .projects import check_project, new_project
 from .recipes import given_recipe, out_folder, read_values
 from .report import comparison, finished, recompute_all, runs_not_shown, slices_by_test, still_learning
-from .report import table, write_report
+from .report import table, verify, write_report
 from .runs import run, score_system
 from .runtimes import export_onnx
 from .tagger import Tagger, answers, tag_file
@@ -106,6 +106,7 @@ _WITH_TABLE = dict(
     table=lambda args: finished(find_folder(args.folder)))
 _WITHOUT = dict(
     recompute=lambda args: recompute_all(find_folder(args.folder)),
+    verify=lambda args: verify(find_folder(args.folder)),
     compare=lambda args: print(comparison(find_folder(args.folder), args.systems, args.baseline,
         args.may_differ)),
     slices=lambda args: print(slices_by_test(find_folder(args.folder), args.targets, args.data_dir)),

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['MtmtError', 'DataError', 'did_you_mean', 'Schema', 'dataset', 'schema_of', 'tag_names', 'unlabelled', 'in_blocks',
            'content_hash', 'read_bytes', 'Problem', 'raise_problems', 'sentence_blocks', 'ReadReport', 'tag_scheme',
-           'read_conll', 'at_blanks', 'read_words', 'write_atomically', 'write_conll', 'file_hash']
+           'read_conll', 'at_blanks', 'read_words', 'write_atomically', 'write_conll', 'file_hash', 'sealed',
+           'seal_broken']
 
 # %% ../nbs/00_data.ipynb #7aa4e373
 import difflib, hashlib, io, json, os, re, tempfile, uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain, islice, pairwise
@@ -209,14 +210,15 @@ def _without_prefix(words, line, repair):
     return words, [Problem(line, 1, 'prefix', text)], []
 
 # %% ../nbs/00_data.ipynb #0dd00002
-_CONTROL = re.compile(r'[\x00-\x1f\x7f\ufeff]')
+# a byte order mark at the beginning of a word was the beginning of a file
+_CONTROL = re.compile(r'[\x00-\x1f\x7f]|(?<![^ ])\ufeff')
 _UNSEEN = r'\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufe00-\ufe0f'
 _ODD = {'invisible word': re.compile(f'(?:^| )[{_UNSEEN}]+(?= |$)'),
-    'broken character': re.compile(r'[\x80-\x9f]')}
+    'broken character': re.compile(r'[\x80-\x9f]|(?<=[^ ])\ufeff')}
 
 def _without_control(words, block, repair):
     "Words, problems and repairs of a sentence whose words may hold control characters"
-    if not _CONTROL.search(''.join(words)): return words, [], []
+    if not _CONTROL.search(' '.join(words)): return words, [], []
     mended = [_CONTROL.sub('', word) for word in words]
     if repair and all(mended): return mended, [], ['control character']*sum(map(str.__ne__, words, mended))
     found = [(number, cells[0][0]+at.start(), at[0]) for number, cells in block
@@ -525,3 +527,23 @@ def file_hash(
     with Path(path).open('rb') as file:
         while block := file.read(1 << 20): digest.update(block)
     return digest.hexdigest()
+
+# %% ../nbs/00_data.ipynb #5ea1ed02
+def _seal(facts):
+    "Hash facts as they are in a file of JSON, whatever the order of their names"
+    # as they will be read: tuples are lists there, and names are text
+    content = json.loads(json.dumps({name: value for name, value in facts.items() if name != 'seal'}))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+def sealed(
+    facts:Mapping # What can be written as JSON
+)->dict: # The same, with `seal`
+    "Add a hash of everything that they say to some facts"
+    return dict(facts) | dict(seal=_seal(facts))
+
+# %% ../nbs/00_data.ipynb #5ea1ed03
+def seal_broken(
+    facts:Mapping # Facts as they were read from a file of JSON
+)->bool: # False for facts without a seal, such as those of an older kit
+    "Tell whether facts were changed after they were sealed"
+    return 'seal' in facts and facts['seal'] != _seal(facts)

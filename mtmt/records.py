@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from .data import MtmtError, file_hash, write_atomically, write_conll
+from .data import MtmtError, file_hash, seal_broken, sealed, write_atomically, write_conll
 
 # %% ../nbs/59_records.ipynb #f10bb3d1
 def folder_name(
@@ -58,7 +58,7 @@ def write_record(
         write_atomically(folder/'probabilities.safetensors', save(dict(probabilities), about))
         kept.append('probabilities.safetensors')
     files = {name: file_hash(folder/name) for name in kept}
-    record = dict(format=FORMAT) | dict(record) | dict(files=files)
+    record = sealed(dict(format=FORMAT) | dict(record) | dict(files=files))
     write_atomically(folder/'run.json', json.dumps(record, indent=1, ensure_ascii=False)+'\n')
     note_asked(folder)
     return record
@@ -91,9 +91,11 @@ def damaged_files(
     folder # Folder of a run
 )->list[str]: # Empty where every file is as it was written
     "Name the files of a run that are missing or were changed"
-    known = read_record(folder).get('files', {})
+    record = read_record(folder)
+    known = record.get('files', {})
     here = {name: Path(folder)/name for name in known}
-    return [name for name, path in here.items() if not path.is_file() or file_hash(path) != known[name]]
+    changed = [name for name, path in here.items() if not path.is_file() or file_hash(path) != known[name]]
+    return ['run.json']*seal_broken(record)+changed
 
 # %% ../nbs/59_records.ipynb #8a904709
 def read_predictions(
@@ -215,7 +217,10 @@ def read_runs(
         except RecordError as e:
             left_out.append(f'{path.parent.name}: left out: {e}')
             continue
-        if record.get('status') == 'unscored': left_out.append(f'{path.parent.name}: not scored, no test set')
+        if seal_broken(record):
+            left_out.append(f'{path.parent.name}: left out, run.json was changed; {_AGAIN}')
+        elif record.get('status') == 'unscored':
+            left_out.append(f'{path.parent.name}: not scored, no test set')
         elif record['run'] == path.parent.name: found.append(record)
         else: left_out.append(f'{path.parent.name}: left out, a copy of {record["run"]}')
     new = [r for r in found if r.get('format', 1) == FORMAT]

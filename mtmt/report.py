@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED_F1', 'failed_runs', 'runs_not_shown', 'with_status', 'finished', 'table', 'still_learning',
-           'compared_methods', 'comparison', 'recompute_all', 'slices_by_test', 'leaderboard', 'methods_together',
-           'write_report']
+           'compared_methods', 'comparison', 'recompute_all', 'verify', 'slices_by_test', 'leaderboard',
+           'methods_together', 'write_report']
 
 # %% ../nbs/75_report.ipynb #afea05f2
 import html, json
@@ -27,10 +27,13 @@ from .conflicts import Readings, joined, readings
 from .data import MtmtError, did_you_mean, write_atomically
 from .eval import SYSTEM_KEYS
 from .methods import METHODS
-from .records import folder_name, read_predictions, read_probabilities, read_record, read_runs
+from .records import damaged_files, folder_name, read_predictions, read_probabilities, read_record
+from .records import read_runs
 from .slices import describe
+from .teachers import read_about, read_annotations
 from .training import still_rising
 from .widgets import write_page
+from .workshop import fingerprint
 
 # %% ../nbs/75_report.ipynb #82be12eb
 def failed_runs(
@@ -237,6 +240,49 @@ def recompute_all(
     for line in [*(f'{name}: {off}' for name, off in found.items() if off), *summary]: print(line)
     print(f'{sum(not off for off in found.values())} of {len(found)} runs computed again, every figure equal')
     return int(any(found.values()) or bool(summary))
+
+# %% ../nbs/75_report.ipynb #5ea1ed22
+def _wrong_model(folder):
+    "What is wrong with a saved model, as lines"
+    try: read_about(folder)
+    except MtmtError as e: return [str(e)]
+    made_from = folder/'made_from.json'
+    if not made_from.is_file(): return []
+    try: name = fingerprint(**json.loads(made_from.read_text(encoding='utf-8')))
+    except (ValueError, TypeError) as e: return [f'{made_from}: cannot be read ({e})']
+    return [] if folder.name.endswith(name) else [f'{made_from}: it was changed; delete the folder {folder}']
+
+def _wrong_run(folder):
+    "What is wrong with a run and its students, as lines"
+    try: changed = damaged_files(folder)
+    except MtmtError as e: return [str(e)]
+    again = f'it was changed or removed; delete the folder {folder} and run its recipe again'
+    lines = [f'{folder/name}: {again}' for name in changed]
+    models = sorted(path for path in folder.iterdir() if path.is_dir() and '.' not in path.name)
+    return sum(map(_wrong_model, models), lines)
+
+def _wrong_annotations(path):
+    "What is wrong with an annotation file, as lines"
+    try: read_annotations(path)
+    except MtmtError as e: return [str(e)]
+    return []
+
+# %% ../nbs/75_report.ipynb #5ea1ed23
+def verify(
+    folder # Folder of runs
+)->int: # Exit status: 0 if every file is as it was written
+    "Read every file of a folder of runs again, and print those that were changed, cut off or removed"
+    folder = Path(folder)
+    parts = [(sorted(path.parent for path in folder.glob('*/run.json')), _wrong_run, 'run'),
+        (sorted(path for path in folder.glob('teachers/*') if path.is_dir() and '.' not in path.name),
+            _wrong_model, 'teacher'),
+        (sorted({path.with_suffix('.safetensors') for path in folder.glob('annotations/*.s*')}),
+            _wrong_annotations, 'annotation file')]
+    if not any(places for places, *_ in parts): raise MtmtError(f'{folder}: no runs here')
+    lines = [line for places, look, _ in parts for place in places for line in look(place)]
+    counts = ', '.join(f'{len(places)} {what}{"s"*(len(places) != 1)}' for places, _, what in parts)
+    print(*lines, f'{folder}: {counts}; {len(lines) or "nothing"} wrong', sep='\n')
+    return int(bool(lines))
 
 # %% ../nbs/75_report.ipynb #a652e832
 def slices_by_test(

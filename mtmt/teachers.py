@@ -6,7 +6,7 @@
 __all__ = ['MODEL_OF_TASK', 'Recognizer', 'Evaluator', 'save_folder', 'DamagedError', 'read_about', 'load_recognizer',
            'load_evaluator', 'flat', 'supervised', 'dev_scores', 'train_recognizer', 'word_classes',
            'class_probabilities', 'pair_generator', 'pair_f1', 'train_evaluator', 'calibration', 'Annotations',
-           'annotate']
+           'read_annotations', 'annotate']
 
 # %% ../nbs/20_teachers.ipynb #83c11d8f
 import json, os, shutil
@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from .data import MtmtError, Schema, file_hash, schema_of, tag_names
+from .data import MtmtError, Schema, file_hash, schema_of, seal_broken, sealed, tag_names
+from .data import write_atomically
 from .encoders import WordEncoder, encoder_fingerprint, freeze, load_encoder, load_tagger, load_tokenizer
 from .eval import decode, scores
 from .losses import draw_pairs, pair_cosine, similarity, similarity_loss, type_probabilities
@@ -124,8 +124,8 @@ def _save(folder, model, trained, about):
         about |= dict(encoder_files=encoder_fingerprint(about['encoder']), tags=getattr(model, 'tags', None),
             attention_mask=model.encoder.use_mask, max_length=model.max_length,
             similarity_map=getattr(model, 'similarity_map', None),
-                files={_WEIGHTS: file_hash(aside/_WEIGHTS)})
-        (aside/'mtmt.json').write_text(json.dumps(about, indent=1))
+            files={_WEIGHTS: file_hash(aside/_WEIGHTS)})
+        (aside/'mtmt.json').write_text(json.dumps(sealed(about), indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
     finally: shutil.rmtree(aside, ignore_errors=True)
@@ -153,6 +153,7 @@ def read_about(
         file = path.parent/name
         if not file.is_file(): raise _damaged(file, 'the file is missing')
         if file_hash(file) != digest: raise _damaged(file, 'the file was changed or cut off after saving')
+    if seal_broken(about): raise _damaged(path, 'it was changed after saving')
     return about
 
 def _damaged(path, why):
@@ -428,6 +429,23 @@ def _new_file(path, **shapes):
     return {name: torch.from_numpy(np.memmap(path, np.float16, 'r+', place(name), shape))
         for name, shape in shapes.items()}
 
+# %% ../nbs/20_teachers.ipynb #5ea1ed12
+def _hash_beside(path):
+    "The file with the hash of an annotation file"
+    return path.with_suffix('.sha256')
+
+def read_annotations(
+    path # File that `annotate` made
+)->dict[str, Tensor]: # probabilities (N, C) and perhaps vectors (N, d)
+    "Read the tensors of an annotation file that is as it was written"
+    path = Path(path)
+    try: whole = _hash_beside(path).read_text().strip() == file_hash(path)
+    except OSError as e: raise DamagedError(f'{path}: cannot be read ({e})') from e
+    if not whole:
+        raise DamagedError(f'{path}: the annotations were changed or cut off after they were written; '
+            'delete the file to make it again')
+    return load_file(path)
+
 # %% ../nbs/20_teachers.ipynb #aacf675d
 def annotate(
     tokens:Sequence[Sequence[str]], # Words of each sentence of the target
@@ -438,7 +456,7 @@ def annotate(
     "Ask the teachers about a text, once, and keep the answer on disk"
     path, count = Path(path), sum(map(len, tokens))
     on_first_process(lambda: path.exists() or _write(tokens, recognizer, evaluator, path))
-    found = _read(path)
+    found = read_annotations(path)
     if any(len(rows) != count for rows in found.values()):
         raise MtmtError(f'{path}: {len(found["probabilities"])} words, the text has {count}; '
             'delete the file to make it again')
@@ -456,18 +474,9 @@ def _write(tokens, recognizer, evaluator, path):
         recognizer.probabilities(tokens, 'recognizer reads the target', out['probabilities'])
         if evaluator: answer(tokens, 'the second teacher reads the target', out['vectors'])
         with aside.open('rb') as file: os.fsync(file.fileno())
+        write_atomically(_hash_beside(path), file_hash(aside)+'\n')
         os.replace(aside, path)
     finally: aside.unlink(missing_ok=True)
-
-def _read(path):
-    "The tensors of an annotation file"
-    try: found = load_file(path)
-    except (SafetensorError, OSError, ValueError) as e:
-        raise DamagedError(f'{path}: the annotations cannot be read ({e}); delete the file to make it '
-            'again') from e
-    if 'probabilities' not in found:
-        raise DamagedError(f'{path}: the annotations have no probabilities; delete the file to make it again')
-    return found
 
 def _second(teacher, count):
     "How the second teacher is asked, and the shape of its answer"

@@ -9,7 +9,7 @@ from scipy import stats
 
 from mtmt.compare import CompareError, almost_stochastic_order, check_comparable, compare, entity_counts, f1_of, figures
 from mtmt.compare import _order_bound, holm, interval, over_targets, randomisation_test, recompute, shared_tests
-from mtmt.data import Schema, content_hash, dataset
+from mtmt.data import Schema, content_hash, dataset, sealed
 from mtmt.eval import scores, signature
 from mtmt.records import write_record
 
@@ -294,7 +294,8 @@ def edited(folder, to, **more):
     "A copy of a run with some of its record changed"
     copy = shutil.copytree(folder, to)
     path = copy/'run.json'
-    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    # with a seal, as a version with a defect in scoring would write it
+    path.write_text(json.dumps(sealed(json.loads(path.read_text()) | more)))
     return copy
 
 def test_every_stored_figure_is_computed_again(spoilt):

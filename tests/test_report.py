@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mtmt.compare import compare, holm, over_targets
-from mtmt.data import MtmtError
+from mtmt.data import MtmtError, sealed
 from mtmt.records import folder_name, read_record
 from mtmt.report import compared_methods, comparison, finished, leaderboard, methods_together, recompute_all, runs_not_shown
 from mtmt.report import slices_by_test, table, with_status, write_report
@@ -144,7 +144,7 @@ def test_what_must_not_be_compared_is_shown_and_not_compared(tmp_path):
         oracle = made_run(tmp_path, 'oracle', 0, gold, gold, t)
         line = read_record(oracle)['signature'].replace('select:source-dev', 'select:target-dev(oracle)')
         record = json.loads((oracle/'run.json').read_text()) | dict(signature=line)
-        (oracle/'run.json').write_text(json.dumps(record))
+        (oracle/'run.json').write_text(json.dumps(sealed(record)))
     board = leaderboard(tmp_path)
     mine = board[board.system == 'oracle']
     assert mine.difference.isna().all() and set(mine['select']) == {'target-dev(oracle)'} and 'mean' not in set(mine.test)

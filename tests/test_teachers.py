@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, set_seed
 
 from conftest import sentences
 from test_encoders import KINDS, byte_level
-from mtmt.data import MtmtError, Schema, dataset, tag_names
+from mtmt.data import MtmtError, Schema, dataset, sealed, tag_names
 from mtmt.encoders import WordEncoder, encoder_fingerprint, file_hash, load_tagger, load_tokenizer, weights_hash
 from mtmt.eval import scores
 from mtmt.teachers import MODEL_OF_TASK, DamagedError, Recognizer, annotate, dev_scores, flat, load_evaluator, load_recognizer
@@ -101,7 +101,7 @@ def record_anew(folder):
     "Write the hashes of the files as they are now, as a version with a defect in saving would have"
     about = json.loads((folder/'mtmt.json').read_text())
     about['files'] = {f.name: file_hash(f) for f in folder.iterdir() if f.name != 'mtmt.json'}
-    (folder/'mtmt.json').write_text(json.dumps(about))
+    (folder/'mtmt.json').write_text(json.dumps(sealed(about)))
 
 @pytest.mark.parametrize('name, change, message', [
     ('recognizer', lambda w: [w.pop(k) for k in list(w) if k.startswith('classifier')], 'are missing: classifier'),
@@ -130,10 +130,11 @@ def test_damaged_annotations_are_named(saved, tmp_path):
     raw = path.read_bytes()
     for damaged in (b'', raw[:20], raw[:-1], b'no tensors at all', b'\xff'*200):
         path.write_bytes(damaged)
-        with pytest.raises(DamagedError, match=r'sw\.safetensors: the annotations cannot be read .*delete the file'):
+        with pytest.raises(DamagedError, match=r'sw\.safetensors: the annotations were changed or cut off .*delete the file'):
             annotate(words, *teachers, path)
-    save_file(dict(vectors=whole['vectors']), path)
-    with pytest.raises(DamagedError, match=r'sw\.safetensors: the annotations have no probabilities'): annotate(words, *teachers, path)
+    path.write_bytes(raw)
+    path.with_suffix('.sha256').unlink()
+    with pytest.raises(DamagedError, match=r'sw\.safetensors: cannot be read .*sha256'): annotate(words, *teachers, path)
     path.unlink()
     again = annotate(words, *teachers, path)
     assert torch.equal(again.probabilities, whole['probabilities']) and torch.equal(again.vectors, whole['vectors'])

@@ -1,0 +1,62 @@
+"Every file of a finished run, cut or with one byte changed, is named by `mtmt verify`."
+import shutil
+
+import pytest
+
+from conftest import make_files
+from mtmt.records import read_runs
+from mtmt.report import verify
+from mtmt.runs import run
+from test_runs import recipe
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory, tiny_encoder):
+    "A folder with a run of two teachers and a student"
+    files, out = make_files(tmp_path_factory.mktemp('made')/'files'), tmp_path_factory.mktemp('runs')
+    run(recipe(files, out, tiny_encoder, 'mtmt'))
+    return out
+
+def written(folder):
+    "Every file that a later command may read"
+    return sorted(path.relative_to(folder) for path in folder.rglob('*')
+        if path.is_file() and '.locks' not in path.parts and path.name != 'asked.json')
+
+def cut(path): path.write_bytes(path.read_bytes()[:path.stat().st_size//2])
+
+def one_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content)//2] ^= 1
+    path.write_bytes(bytes(content))
+
+@pytest.mark.parametrize('spoil', [cut, one_bit, lambda path: path.unlink()], ids=['cut', 'one bit', 'removed'])
+def test_every_file_is_named(finished, tmp_path, spoil, capsys):
+    files = written(finished)
+    kinds = {'run.json', 'predictions.conll', 'probabilities.safetensors', 'sentences.txt', 'mtmt.json', 'made_from.json', 'trained.safetensors'}
+    assert kinds <= {path.name for path in files} and any(path.suffix == '.sha256' for path in files)
+    for file in files:
+        here = shutil.copytree(finished, tmp_path/'copy')
+        assert verify(here) == 0 and capsys.readouterr().out.endswith('1 run, 2 teachers, 1 annotation file; nothing wrong\n')
+        spoil(here/file)
+        gone = not (here/file).exists()
+        # without its record a folder is no finished run, and a model's list of parts only tells its name again
+        if gone and file.name in ('run.json', 'made_from.json'):
+            shutil.rmtree(here)
+            continue
+        found = verify(here)
+        out = capsys.readouterr().out
+        # a folder without mtmt.json is named itself, and the hash of an annotation file by the file that it belongs to
+        name = f'{(here/file).parent}: ' if gone and file.name == 'mtmt.json' else str((here/file).with_suffix(''))
+        assert found == 1 and name in out, (file, out)
+        shutil.rmtree(here)
+
+def test_a_changed_score_is_in_no_table(finished, tmp_path, capsys):
+    here = shutil.copytree(finished, tmp_path/'copy')
+    [record] = here.glob('*/run.json')
+    text = record.read_text()
+    f1 = next(line for line in text.splitlines() if line.startswith(' "f1": '))
+    record.write_text(text.replace(f1, ' "f1": 0.99,'))
+    rows = read_runs(here)
+    assert not rows.rows and 'run.json was changed' in rows.left_out[0]
+    assert verify(here) == 1 and 'run.json: it was changed' in capsys.readouterr().out
+    # at the end of the session, conftest computes what is left under tmp_path again
+    shutil.rmtree(here)
