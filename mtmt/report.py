@@ -281,7 +281,8 @@ def verify(
     if not any(places for places, *_ in parts): raise MtmtError(f'{folder}: no runs here')
     lines = [line for places, look, _ in parts for place in places for line in look(place)]
     counts = ', '.join(f'{len(places)} {what}{"s"*(len(places) != 1)}' for places, _, what in parts)
-    print(*lines, f'{folder}: {counts}; {len(lines) or "nothing"} wrong', sep='\n')
+    for line in lines: print(line.replace(f'{folder}/', ''))
+    print(f'{folder.name}: {counts}; {len(lines) or "nothing"} wrong')
     return int(bool(lines))
 
 # %% ../nbs/75_report.ipynb #a652e832

@@ -45,7 +45,7 @@ def test_every_file_is_named(finished, tmp_path, spoil, capsys):
         found = verify(here)
         out = capsys.readouterr().out
         # a folder without mtmt.json is named itself, and the hash of an annotation file by the file that it belongs to
-        name = f'{(here/file).parent}: ' if gone and file.name == 'mtmt.json' else str((here/file).with_suffix(''))
+        name = f'{file.parent}: ' if gone and file.name == 'mtmt.json' else str(file.with_suffix(''))
         assert found == 1 and name in out, (file, out)
         shutil.rmtree(here)
 
