@@ -386,9 +386,9 @@ def tag_scheme(
 # %% ../nbs/00_data.ipynb #0dd00014
 _SCHEMES = {
     'IOB1': 'the tags are IOB1, as in the original CoNLL-2003: entities begin with I-. '
-        'Read with problems="repair", which makes them IOB2 and loses nothing',
+        'Read with problems="repair", which makes them IOB2',
     'BIOES': 'the tags are BIOES or BILOU. '
-        'Read with problems="repair", which makes them IOB2 and loses nothing',
+        'Read with problems="repair", which makes them IOB2',
     'IO': 'the tags are types without B- or I-, which do not say where an entity ends and the next begins. '
         'Write B-TYPE for its first word and I-TYPE for the others'}
 
