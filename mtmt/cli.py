@@ -123,8 +123,12 @@ def _commands_of_a_project(sub):
     new.add_argument('folder', help='folder to make')
     new.add_argument('--target', required=True, help='language code of the language without labels')
     new.add_argument('--sources', type=_names, default=['en'], help='labelled languages, with commas')
-    check = sub.add_parser('check', help='look at such a folder before you train')
-    check.add_argument('folder', help='folder that mtmt new made')
+    check = sub.add_parser('check', help='look at such a folder, or at any corpus files, before you train')
+    check.add_argument('paths', nargs='+', metavar='PATH',
+        help='folder that mtmt new made; or files of tagged words or raw text, or a folder of them')
+    check.add_argument('--encoder', default='embedded', help='which encoder should know the words')
+    check.add_argument('--convert', metavar='FOLDER',
+        help='make a folder with mended copies: BIOES and the like become BIO')
 
 # %% ../nbs/85_cli.ipynb #778bb55d
 def main(

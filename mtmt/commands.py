@@ -7,13 +7,15 @@ __all__ = ['DEMO', 'carry_out']
 
 # %% ../nbs/84_commands.ipynb #7c2e1d04
 import sys
+from collections import Counter
 from pathlib import Path
 
 from .batch import batch_jobs, run_jobs, sweep_jobs
 from .benchmarks import find_folder
 from .conflicts import readings_of
 from .data import MtmtError
-from .export import export_model
+from .export import export_model, new_folder
+from .health import convert, data_files, data_health
 from .projects import check_project, new_project
 from .recipes import given_recipe, out_folder, read_values
 from .report import comparison, finished, recompute_all, runs_not_shown, slices_by_test, still_learning
@@ -60,18 +62,6 @@ def _export(args):
     for int8 in [False]*args.onnx+[True]*args.int8:
         print('\n', export_onnx(run, args.folder, int8, args.most).round(2).to_string(index=False), sep='')
 
-def _new(args):
-    "A folder for a language of one's own"
-    folder = new_project(args.folder, args.target, args.sources)
-    print(f'Put raw text into {folder}/data/{args.target}.train.txt, then: mtmt check {folder}')
-
-def _check(args):
-    "A look at a project; the exit status says whether it can be trained"
-    found = check_project(args.folder)
-    print(found)
-    if not found.problems: print(f'ready: mtmt run -f {Path(args.folder)/"recipe.yaml"}')
-    return 1 if found.problems else 0
-
 def _tag(args):
     "Raw text in, entities out"
     given = dict(threshold=args.threshold, precision=args.precision)
@@ -95,6 +85,31 @@ def _outputs(files, out):
 def _report(args):
     "The leaderboard of a folder"
     print(*write_report(find_folder(args.folder), args.baseline), sep='\n')
+
+# %% ../nbs/84_commands.ipynb #84a0b001
+def _new(args):
+    "A folder for a language of one's own"
+    folder = new_project(args.folder, args.target, args.sources)
+    print(f'Put raw text into {folder}/data/{args.target}.train.txt, then: mtmt check {folder}')
+
+def _check(args):
+    "A look at a project or at files; the exit status says whether they can be used as they are"
+    project = Path(args.paths[0])/'recipe.yaml'
+    found = check_project(args.paths[0]) if project.is_file() else data_health(args.paths, args.encoder)
+    print(found)
+    if project.is_file() and not found.problems: print(f'ready: mtmt run -f {project}')
+    if args.convert: _convert(args.paths, Path(args.convert))
+    elif found.problems and not project.is_file():
+        print('mtmt check ... --convert FOLDER writes mended copies', file=sys.stderr)
+    return 1 if found.problems else 0
+
+def _convert(paths, folder):
+    "Mended copies of files in a new folder"
+    files = [path for path in data_files(paths) if path.suffix != '.txt']
+    twice = [name for name, count in Counter(path.name for path in files).items() if count > 1]
+    if twice: raise MtmtError(f'two files are named {twice[0]}; convert the folders one by one')
+    with new_folder(folder) as aside:
+        for path in files: print(convert(path, aside/path.name).replace(str(aside), str(folder)))
 
 # %% ../nbs/84_commands.ipynb #a3368473
 _WITH_TABLE = dict(

@@ -149,6 +149,19 @@ def raise_problems(
 
 # %% ../nbs/00_data.ipynb #aeb3fd3c
 _BYTE_ORDER_MARK = b'\xef\xbb\xbf'
+# how a file begins that is something else
+_OTHERS = {b'\xff\xfe': 'UTF-16', b'\xfe\xff': 'UTF-16', b'\x1f\x8b': 'packed (gzip)',
+    b'PK\x03\x04': 'packed (zip)', b'PAR1': 'Parquet', b'\x89PNG': 'an image', b'%PDF': 'PDF',
+    b'<!doctype': 'HTML', b'<html': 'HTML', b'<?xml': 'XML',
+    b'{"': 'JSON', b'[{"': 'JSON', b'{\n': 'JSON', b'[\n': 'JSON'}
+
+def _text(path):
+    "The bytes of a file of text"
+    raw = read_bytes(path)
+    begin = raw[:200].removeprefix(_BYTE_ORDER_MARK).lower()
+    other = next((what for magic, what in _OTHERS.items() if begin.startswith(magic.lower())), None)
+    if other: raise DataError(f'{path}: the file is {other}; what can be read is plain text in UTF-8')
+    return raw
 
 def _decoded(line, number):
     "The text of a line, or the Problem of its first byte that is not UTF-8"
@@ -247,7 +260,7 @@ def _unknown_tag(tag, known):
     text = f'unknown tag {tag!r}; accepted: {accepted}.'+did_you_mean(tag, accepted.split(', '))
     mendable = capitals and tag != bio and (not capitals[1] or not known or capitals[1] in known)
     if not mendable: return 'unknown tag', text, None
-    if bio == tag.upper(): return 'unknown tag', text, bio
+    if bio == tag.upper(): return 'unknown tag', f'{text} Read with problems="repair" to make it {bio}', bio
     return 'BIOES tag', f'{tag} is a tag of BIOES; read with problems="repair" to make it {bio}', bio
 
 @lru_cache(maxsize=1000)
@@ -392,15 +405,27 @@ _SCHEMES = {
     'IO': 'the tags are types without B- or I-, which do not say where an entity ends and the next begins. '
         'Write B-TYPE for its first word and I-TYPE for the others'}
 
+_TAG = re.compile(r'(O|[BIESULM]-\S+)$', re.I)
+
+def _column(raw, at):
+    "One column of a file, sentence by sentence"
+    return [[cells[at][1] for _, cells in block if isinstance(cells, list)] for block in sentence_blocks(raw)]
+
 def _check_scheme(path, raw, found, repair):
-    "Refuse a file in another scheme with one line, unless it is repaired"
+    "Refuse a file without tags or in another scheme with one line, unless it is repaired"
     # a few tags may be slips
     if len(found) < 5: return
-    tags = ([cells[-1][1] for _, cells in block if isinstance(cells, list)] for block in sentence_blocks(raw))
-    scheme = tag_scheme(tags)
-    if scheme not in _SCHEMES or repair and scheme != 'IO': return
+    first, last = _column(raw, 0), _column(raw, -1)
+    scheme = tag_scheme(last)
+    if scheme in _SCHEMES and (scheme == 'IO' or not repair): text = _SCHEMES[scheme]
+    elif any(map(_TAG.match, chain.from_iterable(last))): return
+    elif all(map(_TAG.match, chain.from_iterable(first))):
+        text = 'the tags are in the first column; write the word first and its tag last'
+    else:
+        text = 'no line ends in a tag (O, B-TYPE or I-TYPE); the first ends in '
+        text += f'{last[0][0][:40]!r}. Raw text belongs in a .txt file'
     at = next((f'{p.line}:{p.column}' for p in found if 'tag' in p.kind or 'orphan' in p.kind), None)
-    if at: raise DataError(f'{path}:{at}: {_SCHEMES[scheme]}')
+    if at: raise DataError(f'{path}:{at}: {text}')
 
 # %% ../nbs/00_data.ipynb #a7b152fb
 def _width(raw, path):
@@ -428,7 +453,7 @@ def read_conll(
 )->tuple[Dataset, ReadReport]:
     "Read a CoNLL file: first column the word, last column a BIO tag"
     _check_problems(problems)
-    raw, to_o = read_bytes(path), set(to_o)
+    raw, to_o = _text(path), set(to_o)
     width, accepted = _width(raw, path), schema and frozenset(schema.types) | to_o
     repair = problems == 'repair'
     sentences = (_labelled_sentence(block, width, accepted, repair) for block in sentence_blocks(raw))
@@ -483,7 +508,7 @@ def read_words(
 )->tuple[Dataset, ReadReport]: # Columns `id`, `tokens`
     "Read sentences without labels; other columns are never looked at"
     _check_problems(problems)
-    raw = read_bytes(path)
+    raw = _text(path)
     blocks = _text_blocks(raw, cut) if Path(path).suffix == '.txt' else sentence_blocks(raw)
     sentences = (_raw_sentence(block, problems == 'repair') for block in blocks)
     report, found = ReadReport(str(path)), []

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 # Modules in the order of the plan: each imports only from those before it.
 PLAN = ('data text windows languages corpus benchmarks packing encoders vocabulary losses entities eval training same_class teachers pool prototypes selection student external translation confidence methods recipes '
-    'workshop records runs compare export slices runtimes charts tagger conflicts widgets report engines batch projects commands cli').split()
+    'workshop records runs compare export slices runtimes charts tagger conflicts widgets report engines batch health projects commands cli').split()
 # What a module may use beside that: a record is a format, and reads no models.
 ONLY = dict(records={'data', 'entities'})
 # Two definitions that are one idea, in one cell.
