@@ -519,7 +519,9 @@ def recompute(
     try:
         record = read_record(folder)
         off = _wrong_files(folder, record)
-        if record.get('status') == 'unscored': return '; '.join(off)
+        # of an edited record we can still say what is wrong in it
+        other = [line for line in off if not line.startswith('run.json')]
+        if other or record.get('status') == 'unscored': return '; '.join(off)
         words, systems = read_predictions(folder)
         gold = systems.pop('gold')
         off = [*_wrong_figures(record, gold, systems), *_wrong_probabilities(folder, record, words, systems),

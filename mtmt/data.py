@@ -214,10 +214,13 @@ def sentence_blocks(
     if block: yield block
 
 # %% ../nbs/00_data.ipynb #feb2f5eb
+def _is_word(text): return bool(text) and text not in _NO_WORDS
+
 def _without_prefix(words, line, repair):
     "Words, problems and repairs of a sentence whose words may all begin with a language code"
     prefix = re.match(r'[a-z]{2,3}:(?=.)', words[0]) if words else None
-    if not prefix or not all(w.startswith(prefix[0]) and w != prefix[0] for w in words): return words, [], []
+    if not prefix or not all(w.startswith(prefix[0]) for w in words): return words, [], []
+    if not all(_is_word(w.removeprefix(prefix[0])) for w in words): return words, [], []
     if repair: return [w.removeprefix(prefix[0]) for w in words], [], ['prefix']
     text = f'every word of the sentence begins with {prefix[0]!r}; read with problems="repair" to strip it'
     return words, [Problem(line, 1, 'prefix', text)], []
@@ -233,7 +236,8 @@ def _without_control(words, block, repair):
     "Words, problems and repairs of a sentence whose words may hold control characters"
     if not _CONTROL.search(' '.join(words)): return words, [], []
     mended = [_CONTROL.sub('', word) for word in words]
-    if repair and all(mended): return mended, [], ['control character']*sum(map(str.__ne__, words, mended))
+    if repair and all(map(_is_word, mended)):
+        return mended, [], ['control character']*sum(map(str.__ne__, words, mended))
     found = [(number, cells[0][0]+at.start(), at[0]) for number, cells in block
         if not isinstance(cells, Problem) and (at := _CONTROL.search(cells[0][1]))]
     advice = 'the word has nothing else' if repair else 'read with problems="repair" to take it out'

@@ -6,10 +6,11 @@
 __all__ = ['PROMPT', 'word_places', 'place_spans', 'Predictions', 'read_system', 'as_annotations', 'parse_answer', 'ask_llm']
 
 # %% ../nbs/45_external.ipynb #d6f90d5f
-import codecs, json, os, re
+import codecs, hashlib, json, os, re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -233,7 +234,7 @@ def parse_answer(
     "Turn a model's answer into character spans; what cannot be used is counted"
     body = re.sub(r'^\s*```(?:json)?\s*|\s*```\s*$', '', answer)
     try: items = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         counts['answers that are not JSON'] += 1
         return []
     if not isinstance(items, list):
@@ -249,20 +250,36 @@ def parse_answer(
     return out
 
 # %% ../nbs/45_external.ipynb #6c44735f
-def _client(base_url, api_key):
+def _client(base_url, key):
     "A client of the endpoint"
     try: from openai import OpenAI
     except ImportError:
         raise MtmtError("the openai package is not installed: pip install 'mtmt[llm]'") from None
-    return OpenAI(base_url=base_url, api_key=api_key or os.environ.get('OPENAI_API_KEY', 'none'))
+    return OpenAI(base_url=base_url, api_key=key or 'none', timeout=120, max_retries=2)
 
-def _answered(path):
-    "Lines of the file that are whole; a line cut off by an interruption is asked again"
-    lines = path.read_text(encoding='utf-8').split('\n') if path.exists() else []
-    kept = [line for line in lines if line.endswith('}')]
-    write_atomically(path, ''.join(line+'\n' for line in kept))
-    return kept
+def _kept(path, texts, asked):
+    "Answers in the file by text; a damaged line is asked again"
+    out = {}
+    for line in path.read_bytes().split(b'\n') if path.exists() else ():
+        try: row = json.loads(line)
+        except (ValueError, RecursionError): continue
+        if not isinstance(row, dict) or not isinstance(row.get('answer'), str): continue
+        if row.get('asked') != asked or row.get('text') not in texts:
+            raise MtmtError(f'{path} has answers to another model, prompt or text; name another file')
+        out[row['text']] = row['answer']
+    return out
 
+_MOST = 20_000
+
+def _said(reply):
+    "The text of a reply"
+    try: answer = reply.choices[0].message.content or ''
+    except (AttributeError, IndexError, TypeError):
+        raise MtmtError(f'no answer of a chat model, but {str(reply)[:80]!r}') from None
+    # half a character would not be written
+    return answer[:_MOST].encode('utf-8', 'replace').decode()
+
+# %% ../nbs/45_external.ipynb #6c447361
 def ask_llm(
     tokens:Sequence[Sequence[str]], # Words of each sentence
     path, # JSON lines to write; sentences that are in it are not asked again
@@ -274,20 +291,29 @@ def ask_llm(
     **options # Others of the endpoint, such as temperature
 )->Counter: # What could not be used
     "Ask a model about every sentence and keep the answers in a file that `read_system` reads"
-    client, path, counts = _client(base_url, api_key), Path(path), Counter()
+    key = api_key or os.environ.get('OPENAI_API_KEY', '')
+    client, path, counts = _client(base_url, key), Path(path), Counter()
     from openai import OpenAIError
-    options, done = dict(temperature=0) | options, len(_answered(path))
+    options, texts = dict(temperature=0) | options, [' '.join(words) for words in tokens]
+    question = json.dumps([model, list(types), prompt, options], sort_keys=True, default=str)
+    asked = hashlib.sha256(question.encode()).hexdigest()[:12]
+    kept = _kept(path, set(texts), asked)
+    def line(text): return json.dumps(dict(text=text, entities=parse_answer(kept[text], text, counts),
+        answer=kept[text], asked=asked), ensure_ascii=False)+'\n'
+    begin = list(takewhile(kept.__contains__, texts))
+    write_atomically(path, ''.join(map(line, begin)))
     with path.open('a', encoding='utf-8') as file:
-        left = tqdm(tokens[done:], desc=model, initial=done, total=len(tokens))
-        for number, words in enumerate(left, done):
-            text = ' '.join(words)
-            question = dict(role='user', content=prompt.format(types=', '.join(types), sentence=text))
-            try: reply = client.chat.completions.create(model=model, messages=[question], **options)
-            except OpenAIError as e:
-                raise MtmtError(f'{base_url or "the endpoint"}: {e}; {number} answers are kept in {path}, '
-                    'the same call goes on from there') from None
-            answer = reply.choices[0].message.content or ''
-            row = dict(text=text, entities=parse_answer(answer, text, counts), answer=answer)
-            file.write(json.dumps(row, ensure_ascii=False)+'\n')
+        left = tqdm(texts[len(begin):], desc=model, initial=len(begin), total=len(texts))
+        for number, text in enumerate(left, len(begin)):
+            if text not in kept:
+                content = prompt.format(types=', '.join(types), sentence=text)
+                try:
+                    kept[text] = _said(client.chat.completions.create(model=model,
+                        messages=[dict(role='user', content=content)], **options))
+                except (OpenAIError, MtmtError) as e:
+                    why = (str(e).replace(key, '(your key)') if key else str(e))[:300]
+                    raise MtmtError(f'{base_url or "the endpoint"}: {why}; {number} answers are kept in '
+                        f'{path}, the same call goes on from there') from None
+            file.write(line(text))
             file.flush()
     return counts

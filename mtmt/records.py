@@ -11,6 +11,7 @@ import json, time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -81,7 +82,8 @@ def read_record(
     try: record = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
         raise RecordError(f'{folder}: no run.json; is it the folder of a finished run?') from None
-    except (OSError, ValueError) as e: raise RecordError(f'{path}: cannot be read ({e}); {_AGAIN}') from None
+    except (OSError, ValueError, RecursionError) as e:
+        raise RecordError(f'{path}: cannot be read ({e}); {_AGAIN}') from None
     if not isinstance(record, dict) or not {'run', 'signature', 'systems'} <= set(record):
         raise RecordError(f'{path}: not the record of a run; {_AGAIN}')
     return record
@@ -98,13 +100,27 @@ def damaged_files(
     return ['run.json']*seal_broken(record)+changed
 
 # %% ../nbs/59_records.ipynb #8a904709
+@lru_cache(maxsize=10_000)
+def _hash(path, *state):
+    "Hash of a file, computed again when its size, its time or its place on the disk is another"
+    return file_hash(path)
+
+def _as_written(folder, name):
+    "A file of a run, which is as it was written"
+    path = Path(folder).resolve()/name
+    # an older kit kept no hashes
+    known = read_record(folder).get('files', {}).get(name)
+    if not path.is_file(): raise RecordError(f'{path}: the file is missing; {_AGAIN}')
+    now = path.stat()
+    if known in (None, _hash(path, now.st_size, now.st_mtime_ns, now.st_ino)): return path
+    raise RecordError(f'{path}: the file was changed or cut off after it was written; {_AGAIN}')
+
 def read_predictions(
     folder # Folder of a run
 )->tuple[list[list[str]], dict[str, list[list[str]]]]: # Words; tags by system, `gold` first
     "Read the predictions that a run kept"
-    path = Path(folder)/'predictions.conll'
+    path = _as_written(folder, 'predictions.conll')
     names = ['word', 'gold', *read_record(folder)['systems']]
-    if not path.is_file(): raise RecordError(f'{folder}: no predictions.conll; run the recipe again')
     text = path.read_text(encoding='utf-8')
     cut = lambda sentence: [line.split('\t') for line in sentence.split('\n') if line]
     sentences = [cut(s) for s in text.split('\n\n') if s.strip()]
@@ -120,8 +136,8 @@ def read_ids(
     folder # Folder of a run
 )->list[str]: # One for each test sentence
     "Read the ids of a run's test sentences; numbers where an older kit kept none"
-    path = Path(folder)/'sentences.txt'
-    if path.is_file(): return path.read_text(encoding='utf-8').split('\n')[:-1]
+    if (Path(folder)/'sentences.txt').is_file() or 'sentences.txt' in read_record(folder).get('files', {}):
+        return _as_written(folder, 'sentences.txt').read_text(encoding='utf-8').split('\n')[:-1]
     return [str(i) for i in range(len(read_predictions(folder)[0]))]
 
 # %% ../nbs/59_records.ipynb #299f85ab
@@ -129,9 +145,10 @@ def read_probabilities(
     folder # Folder of a run
 )->tuple[list[str], dict[str, np.ndarray]]: # Tags, C names; (N, C) by system, a row for each word of the test
     "Read the tag probabilities that a run kept"
-    path = Path(folder)/'probabilities.safetensors'
-    if not path.is_file():
-        raise RecordError(f'{folder}: no probabilities.safetensors; predictions of another system have none')
+    name = 'probabilities.safetensors'
+    if not (Path(folder)/name).is_file() and name not in read_record(folder).get('files', {}):
+        raise RecordError(f'{folder}: no {name}; predictions of another system have none')
+    path = _as_written(folder, name)
     try:
         with safe_open(path, 'numpy') as file:
             about = file.metadata()

@@ -9,9 +9,9 @@ from scipy import stats
 
 from mtmt.compare import CompareError, almost_stochastic_order, check_comparable, compare, entity_counts, f1_of, figures
 from mtmt.compare import _order_bound, holm, interval, over_targets, randomisation_test, recompute, shared_tests
-from mtmt.data import Schema, content_hash, dataset, sealed
+from mtmt.data import MtmtError, Schema, content_hash, dataset, sealed
 from mtmt.eval import scores, signature
-from mtmt.records import write_record
+from mtmt.records import read_predictions, write_record
 
 # Helpers, also for test_report
 
@@ -326,7 +326,8 @@ def test_damage_is_named(spoilt):
     (ids/'sentences.txt').write_text('test-001\n')
     assert recompute(ids) == 'sentences.txt is missing or was changed'
     (ids/'predictions.conll').unlink()
-    assert 'cannot be read: ' in recompute(ids) and 'predictions.conll is missing or was changed' in recompute(ids)
+    assert recompute(ids) == 'predictions.conll is missing or was changed; sentences.txt is missing or was changed'
+    with pytest.raises(MtmtError, match='predictions.conll: the file is missing'): read_predictions(ids)
     other = json.loads((run/'run.json').read_text())['signature'].replace('sha256:', 'sha256:0')
     assert 'the test data are not those of its signature' in recompute(edited(run, spoilt/'data', signature=other))
     assert 'does not hold the hashes' in recompute(edited(run, spoilt/'hashes', files={}))

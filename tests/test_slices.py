@@ -9,10 +9,10 @@ from safetensors.numpy import save
 
 from mtmt.charts import as_svg, kind_chart, reliability_chart, slice_chart
 from mtmt.compare import entity_counts, f1_of, interval, intervals, recompute
-from mtmt.data import MtmtError
+from mtmt.data import MtmtError, file_hash, sealed
 from mtmt.entities import spans
 from mtmt.eval import decode
-from mtmt.records import read_predictions, read_probabilities
+from mtmt.records import read_predictions, read_probabilities, read_record
 from mtmt.runs import run, score_system
 from mtmt.slices import (SLICES, calibration_error, confidence, confidence_of_run, describe, entity_table, error_kinds, relations,
     reliability_curve, script, sliced, slices, slices_of_run)
@@ -206,10 +206,14 @@ def test_a_runs_probabilities_are_its_predictions(small_files, tmp_path, tiny_en
     assert sure.right.sum() == entity_counts(systems['gold'], systems['student'])[:, 0].sum()
     changed = {n: np.ascontiguousarray(x[::-1]) if n == 'round1' else x for n, x in p.items()}
     (folder/'probabilities.safetensors').write_bytes(save(changed, dict(tags=json.dumps(tags), systems=json.dumps(list(p)))))
-    assert recompute(folder) == ('round1: its probabilities do not give its predictions; '
-        'probabilities.safetensors is missing or was changed')
+    assert recompute(folder) == 'probabilities.safetensors is missing or was changed'
+    record = read_record(folder)
+    record['files']['probabilities.safetensors'] = file_hash(folder/'probabilities.safetensors')
+    (folder/'run.json').write_text(json.dumps(sealed(record)))
+    assert recompute(folder) == 'round1: its probabilities do not give its predictions'
     (folder/'probabilities.safetensors').write_bytes(b'short')
-    assert 'cannot be read' in recompute(folder) and 'run its recipe again' in recompute(folder)
+    with pytest.raises(MtmtError, match='probabilities.safetensors: the file was changed or cut off.*run its recipe again'):
+        read_probabilities(folder)
     (folder/'run.json').unlink()                      # this one is spoilt: not among the runs that are computed again in the end
 
 def test_slices_of_runs(small_files, tmp_path, tiny_encoder):
@@ -229,7 +233,7 @@ def test_slices_of_runs(small_files, tmp_path, tiny_encoder):
         assert '<svg' in as_svg(chart).data
     with pytest.raises(MtmtError, match="no system 'studnet'.*Did you mean 'student'"): slices_of_run(folders[0], 'studnet', small_files)
     for f in folders: (f/'probabilities.safetensors').unlink()
-    with pytest.raises(MtmtError, match='no probabilities.safetensors'): confidence_of_run(folders)
+    with pytest.raises(MtmtError, match='probabilities.safetensors: the file is missing'): confidence_of_run(folders)
     assert 'equal mass' not in describe({'tsl': folders}, small_files)
     assert recompute(folders[0]) == 'probabilities.safetensors is missing or was changed'
     (small_files/'en.train.conll').write_text((small_files/'en.train.conll').read_text().replace('Kano', 'Bergen'))

@@ -103,3 +103,39 @@ def test_killed_five_times(small_files, tiny_encoder, tmp_path, group):
     assert len(results(out)) == 12 and leaderboard(out) == leaderboard(peace)
     again = finish(file, out)
     assert again.count('done before') == 12 and again.split('\n\n')[1:] == said.split('\n\n')[1:]
+
+def kept(out):
+    "Every file of the runs, models and annotations, times and notes of who used what again aside"
+    files = [f for pattern in ('*/predictions.conll', '*/probabilities.safetensors', '*/sentences.txt', '*/model/*', 'teachers/*/*', 'annotations/*')
+        for f in out.glob(pattern) if f.is_file() and f.name not in ('mtmt.json', 'run.json')]
+    same = {str(f.relative_to(out)): f.read_bytes() for f in files}
+    scores = {f.parent.name: (r['f1'], r['signature'], r['teachers'], r['files']) for f in results(out) for r in [json.loads(f.read_text())]}
+    return same, scores
+
+@pytest.mark.slow
+def test_killed_fifty_times(small_files, tiny_encoder, tmp_path):
+    "Killed whole, the parent alone, or one process below it, at any moment from the start: in the end every byte is that of a sweep left in peace"
+    out, peace, chance = tmp_path/'killed', tmp_path/'peace', random.Random(50)
+    more = dict(methods=['mtmt', 'tsl', 'direct'], seeds=list(range(8)))
+    file = described(tmp_path/'s.yaml', out, small_files, tiny_encoder, **more)
+    for number in range(50):
+        before = results(out)
+        p = sweep(file, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(3, 14))
+        below = psutil.Process(p.pid).children(recursive=True) if p.poll() is None else []
+        if number % 3 == 0 and below:
+            try: chance.choice(below).kill()
+            except psutil.NoSuchProcess: pass
+            time.sleep(1)
+        if p.poll() is None: p.kill() if number % 3 == 1 else os.killpg(p.pid, signal.SIGKILL)
+        p.wait()
+        left = psutil.wait_procs(below, timeout=20)[1]
+        assert not left, f'kill {number}: still at work: {left}'
+        now = results(out)
+        assert all(now[f] == x for f, x in before.items()), f'kill {number}: a run that was done was done again'
+    finish(file, out)
+    finish(described(tmp_path/'p.yaml', peace, small_files, tiny_encoder, **more), peace)
+    (files, scores), (theirs, their_scores) = kept(out), kept(peace)
+    assert scores == their_scores and len(scores) == 24
+    assert set(files) == set(theirs) and [f for f in files if files[f] != theirs[f]] == []
+    assert leaderboard(out) == leaderboard(peace)
