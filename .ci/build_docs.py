@@ -15,7 +15,7 @@ CONF = r'''
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
 
-project, html_title, html_theme, extensions = 'mtmt', 'mtmt', 'furo', ['myst_nb']
+project, html_title, html_theme, extensions = 'mtmt', 'mtmt', 'furo', ['myst_nb', 'sphinx_copybutton']
 nb_execution_mode, source_suffix = 'off', {'.ipynb': 'myst-nb', '.md': 'myst-nb'}
 myst_enable_extensions, myst_heading_anchors = ['colon_fence', 'dollarmath', 'attrs_inline', 'deflist'], 3
 nb_render_markdown_format = 'myst'
@@ -24,6 +24,8 @@ suppress_warnings = ['mystnb.unknown_mime_type', 'myst.header', 'misc.highlighti
     'myst.xref_missing']
 html_math_renderer = 'mathml'
 exclude_patterns = []
+# a prompt is no part of a command
+copybutton_selector = 'div.highlight pre'
 
 def visit(self, node):
     block = node.tagname == 'math_block'
@@ -96,6 +98,12 @@ def toctrees(contents):
         out.append(f':::{{toctree}}\n:hidden:\n:maxdepth: 1\n{caption}\n{names}\n:::')
     return '\n\n'.join(out)
 
+def usable(html):
+    "A page whose long lines scroll by keyboard, and whose captions say what level they are"
+    html = html.replace('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">')
+    html = html.replace('<div class="math-wrapper docutils container">', '<div class="math-wrapper docutils container" tabindex="0">')
+    return re.sub(r'(<div class="highlight"><pre)>', r'\1 tabindex="0">', html)
+
 def main():
     if shutil.which('quarto'):
         subprocess.run([Path(sys.executable).parent/'nbdev_docs'], cwd=ROOT, check=True)
@@ -117,6 +125,7 @@ def main():
     shutil.copytree(ROOT/'nbs'/'images', work/'images')
     (work/'conf.py').write_text(CONF, encoding='utf-8')
     subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-b', 'html', str(work), str(built)], check=True)
+    for path in built.rglob('*.html'): path.write_text(usable(path.read_text(encoding='utf-8')), encoding='utf-8')
     shutil.rmtree(ROOT/'_docs', ignore_errors=True)
     shutil.move(built, ROOT/'_docs')
     print('site: _docs/index.html')

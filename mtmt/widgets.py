@@ -45,7 +45,7 @@ def _marked(words, tags):
 
 def _row(name, words, tags):
     "A system's reading of a sentence, as a row of a table"
-    return ('<tr><td style="text-align:right;color:#666;white-space:nowrap;vertical-align:top">'
+    return ('<tr><td style="text-align:right;opacity:.75;white-space:nowrap;vertical-align:top">'
         f'{safe(name)}</td><td dir="auto" style="text-align:start">{_marked(words, tags)}</td></tr>')
 
 # %% ../nbs/70_widgets.ipynb #99ff5f77

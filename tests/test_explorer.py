@@ -16,7 +16,7 @@ from mtmt.runs import run
 from mtmt.widgets import columns, page, write_page
 from test_entities import slow_match
 from test_runs import recipe
-from test_site import CHROMIUM, CONTRAST, FLAGS, needs_browser
+from test_site import CHROMIUM, CONTRAST, FLAGS, needs_browser, serious_faults
 
 STATIC = Path(mtmt.__file__).parent/'static'
 
@@ -280,6 +280,7 @@ def test_contrast_of_everything_shown(browser, tmp_path, scheme):
     p.locator('.heat button').nth(7).click()
     n, bad = p.locator('.mtmt').evaluate(CONTRAST)
     assert n > 60 and not bad, bad[:5]
+    assert not serious_faults(p)
     # a type's name stands wherever its colour does
     assert {x.inner_text().strip() for x in p.locator('td.e').all()} <= {'PER', 'LOC'}
     p.close()

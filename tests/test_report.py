@@ -14,6 +14,7 @@ from mtmt.report import compared_methods, comparison, finished, leaderboard, met
 from mtmt.report import slices_by_test, table, with_status, write_report
 from mtmt.methods import METHODS
 from test_compare import changed, gold_tags, made_run
+from test_site import CHROMIUM, FLAGS, needs_browser, serious_faults
 
 @pytest.fixture
 def spoilt():
@@ -235,7 +236,7 @@ def test_names_are_only_names(tmp_path):
     markdown, page, table_file = (f.read_text() for f in files[:3])
     parsed = Tags()
     parsed.feed(page)
-    assert {t for t, *_ in parsed.seen} <= set('html head meta title style body h1 h2 p div table thead tbody tr th td a ul li code'.split())
+    assert {t for t, *_ in parsed.seen} <= set('html head meta title style body main h1 h2 p div table thead tbody tr th td a ul li code'.split())
     assert not any(a.startswith('on') for _, *attrs in parsed.seen for a in attrs) and '49' not in ''.join(parsed.text)
     assert all(name.strip() in ' '.join(''.join(parsed.text).split()) for name in EVIL)
     assert '<' not in markdown and len({line.replace('\\\\', '').replace('\\|', '').count('|') for line in markdown.split('\n') if line[:1] == '|'}) == 1
@@ -243,6 +244,19 @@ def test_names_are_only_names(tmp_path):
     assert not [c for r in rows[1:] for c in r[:2] if c[:1] in ('=', '+', '-', '@', '\t')] and "'=cmd|calc" in {r[1] for r in rows}
     assert all(f.resolve().is_relative_to((tmp_path/'b').resolve()) and f.is_file() for f in files)
     for link in parsed.links: assert (tmp_path/'b'/'pages'/(folder_name('x/<i>..')+'.html')).is_file() and link.startswith('pages/')
+
+@needs_browser
+@pytest.mark.parametrize('scheme, width', [('light', 1200), ('dark', 400)])
+def test_the_report_has_no_serious_fault_of_accessibility(tmp_path, scheme, width):
+    from playwright.sync_api import sync_playwright
+    batch(tmp_path, ['sw', 'yo'])
+    report = next(f for f in write_report(tmp_path) if f.suffix == '.html')
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport=dict(width=width, height=900), color_scheme=scheme)
+        page.goto(report.as_uri())
+        assert page.locator('table').count() and not serious_faults(page)
+        browser.close()
 
 def test_negative_numbers_stay_numbers_in_the_csv(tmp_path):
     batch(tmp_path, ['sw'], ['direct', 'tsl'])

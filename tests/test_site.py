@@ -43,6 +43,12 @@ CONTRAST = """root => {
   }
   return [n, bad]; }"""
 
+def serious_faults(page):
+    "What axe-core calls a serious or critical fault of accessibility, with the first place of each"
+    from axe_playwright_python.sync_playwright import Axe
+    found = Axe().run(page).response['violations']
+    return [(fault['id'], fault['nodes'][0]['html'][:200]) for fault in found if fault['impact'] in ('serious', 'critical')]
+
 @pytest.fixture(scope='session')
 def site(tmp_path_factory):
     "The project's site, built offline in a copy"
@@ -102,6 +108,21 @@ def test_pages_in_a_browser(site):
         page.wait_for_load_state('load')
         assert page.locator('math').count() > 10
         assert not [url for url in asked if not url.startswith(('file://', 'data:'))]
+        browser.close()
+
+@needs_browser
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_pages_have_no_serious_fault_of_accessibility(site, scheme):
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        for width in (1300, 400):
+            page = browser.new_page(viewport=dict(width=width, height=900), color_scheme=scheme)
+            for name in ('index.html', '12_losses.html', '70_widgets.html', 'experiments/methods_table.html', 'howto/results.html'):
+                page.goto((site/name).as_uri())
+                page.wait_for_load_state('load')
+                assert not serious_faults(page), name
+            page.close()
         browser.close()
 
 def until(true, timeout=90):
