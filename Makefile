@@ -30,8 +30,8 @@ bench: setup  ## how fast the kit is beside the shapes that others use; writes r
 docs: setup  ## the site, in _docs/
 	$(BIN)/python .ci/build_docs.py
 
-lab: setup  ## JupyterLab on the project
-	$(BIN)/jupyter lab --notebook-dir=.
+lab: setup  ## JupyterLab, open at the first notebook; as root: make lab LAB=--allow-root
+	$(BIN)/jupyter lab --notebook-dir=. $(LAB) nbs/start_here.ipynb
 
 notebooks: setup  ## run all chapters and write their outputs into the notebooks
 	$(BIN)/python .ci/run_notebooks.py

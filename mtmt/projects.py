@@ -16,9 +16,10 @@ from .benchmarks import check_language, labelled_languages
 from .data import MtmtError
 from .encoders import load_tokenizer
 from .export import new_folder
-from .health import FileHealth, repeated_sentences, unknown_words
+from .health import FileHealth, repeated_sentences
 from .languages import SEEN
 from .recipes import Corpora, RecipeError, given_recipe
+from .windows import unknown_words
 from .workshop import load_materials, load_test, with_selection
 
 # %% ../nbs/82_projects.ipynb #82a00006

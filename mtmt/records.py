@@ -55,8 +55,9 @@ def write_record(
     write_atomically(folder/'sentences.txt', ''.join(f'{i}\n' for i in ids))
     kept = ['predictions.conll', 'sentences.txt']
     if probabilities:
-        about = dict(tags=json.dumps(list(tags)), systems=json.dumps(list(probabilities)))
-        write_atomically(folder/'probabilities.safetensors', save(dict(probabilities), about))
+        # one entry: safetensors writes several in any order
+        about = json.dumps(dict(tags=list(tags), systems=list(probabilities)))
+        write_atomically(folder/'probabilities.safetensors', save(dict(probabilities), dict(about=about)))
         kept.append('probabilities.safetensors')
     files = {name: file_hash(folder/name) for name in kept}
     record = sealed(dict(format=FORMAT) | dict(record) | dict(files=files))
@@ -151,8 +152,10 @@ def read_probabilities(
     path = _as_written(folder, name)
     try:
         with safe_open(path, 'numpy') as file:
-            about = file.metadata()
-            return json.loads(about['tags']), {n: file.get_tensor(n) for n in json.loads(about['systems'])}
+            found = file.metadata()
+            # an older kit had an entry for each
+            about = json.loads(found['about']) if 'about' in found else {k: json.loads(found[k]) for k in found}
+            return about['tags'], {name: file.get_tensor(name) for name in about['systems']}
     except (SafetensorError, KeyError, TypeError, ValueError) as e:
         raise RecordError(f'{path}: cannot be read ({e}); {_AGAIN}') from e
 

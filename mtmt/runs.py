@@ -24,7 +24,7 @@ from .benchmarks import benchmark, source_schema
 from .corpus import project_root
 from .confidence import Confidence, source_confidence
 from .data import MtmtError, content_hash, tag_names
-from .encoders import encoder_fingerprint
+from .encoders import encoder_fingerprint, load_tokenizer
 from .eval import decode, scores, signature
 from .external import read_system
 from .methods import METHODS
@@ -38,6 +38,7 @@ from .student import Distillation, distil
 from .teachers import Annotations, DamagedError, Recognizer, class_probabilities, flat
 from .teachers import load_evaluator, load_recognizer
 from .training import computing, dev_curve, encode_batches, on_first_process, processes, still_rising
+from .windows import unknown_words
 from .workshop import Materials, Teachers, Workshop, annotations, fingerprint, kit, known_beyond
 from .workshop import load_materials, load_test, other_file, role_names, settings, source_groups
 from .workshop import said_by_translation, source_weights, student_settings, take
@@ -424,7 +425,9 @@ def run(
             if on_first_process(lambda: _reusable(folder, made_from, say)):
                 say(f'{folder.name}: done before')
                 on_first_process(lambda: note_asked(folder))
-            else: _carry_out(recipe, materials, made_from, folder, test, report, shop)
+            else:
+                _check_known(recipe, materials, say)
+                _carry_out(recipe, materials, made_from, folder, test, report, shop)
     return read_record(folder)
 
 # %% ../nbs/60_runs.ipynb #5dc02ca1
@@ -449,6 +452,14 @@ def _mention_old_runs(folder, say):
     if old:
         say(f'{old} runs here were made by an older kit, which did not record what they were made from; '
             'none is used again')
+
+def _check_known(recipe, materials, say):
+    "Refuse raw text of which the encoder knows nothing, and warn of text of which it knows little"
+    share = unknown_words(materials.target['tokens'][:2000], load_tokenizer(recipe.encoder))
+    text = (f'{100*share:.0f} % of the words of {recipe.target} have a character that the encoder '
+        f'{recipe.encoder} does not know')
+    if share == 1: raise MtmtError(f'{text}; name an encoder that reads this script')
+    if share >= .2: say(f'{text}: expect little')
 
 def _check_apart(corrected, test):
     "Refuse to train on sentences of the test"

@@ -211,6 +211,19 @@ def test_encoder_without_tokenizer(small_files, tmp_path, tiny_encoder):
     with pytest.raises(MtmtError, match='has no tokenizer.json'): run(recipe(small_files, tmp_path/'out', str(bare), 'mtmt'))
     assert not (tmp_path/'out').exists()
 
+@pytest.mark.parametrize('known', [0, 2])
+def test_text_that_the_encoder_does_not_know_is_refused_or_mentioned(small_files, tmp_path, tiny_encoder, known):
+    "Nothing known: an error before any training; half of it: a line, and the run"
+    words = ['ⴰⵎⵉⵏⴰ', 'ⵜⵣⴷⵖ', *['Kano', 'leo'][:known]]
+    (small_files/'sw.train.conll').write_text(('\n'.join(f'{w}\tO' for w in words)+'\n\n')*20)
+    said, r = [], recipe(small_files, tmp_path/'out', tiny_encoder, 'direct')
+    if known:
+        run(r, said.append)
+        assert any('50 % of the words of sw have a character that the encoder' in line for line in said)
+    else:
+        with pytest.raises(MtmtError, match='100 % of the words of sw.*name an encoder that reads this script'): run(r, said.append)
+        assert not (tmp_path/'out'/'teachers').exists()
+
 def test_wrong_recipes_list_every_mistake():
     with pytest.raises(MtmtError) as e: make_recipe(method='mtml', lnag='nl', seed='x')
     assert all(x in str(e.value) for x in ("Did you mean 'mtmt'", "unknown parameter 'lnag'", 'seed: '))

@@ -1,10 +1,11 @@
 "Every file of a finished run, cut or with one byte changed, is named by `mtmt verify`."
 import shutil
 
+import numpy as np
 import pytest
 
 from conftest import make_files
-from mtmt.records import read_runs
+from mtmt.records import read_runs, write_record
 from mtmt.report import verify
 from mtmt.runs import run
 from test_runs import recipe
@@ -60,3 +61,14 @@ def test_a_changed_score_is_in_no_table(finished, tmp_path, capsys):
     assert verify(here) == 1 and 'run.json: it was changed' in capsys.readouterr().out
     # at the end of the session, conftest computes what is left under tmp_path again
     shutil.rmtree(here)
+
+def test_the_same_run_is_written_in_the_same_bytes(tmp_path):
+    "Ten times in a row: safetensors orders several notes of a file as it likes"
+    words, tags, p = [['Amina', 'anaishi']], [['B-PER', 'O']], np.eye(3, dtype=np.float32)[[1, 0]]
+    kept = set()
+    for i in range(10):
+        write_record(tmp_path/str(i), dict(systems=dict(teacher={}, student={})), words, ['0'], tags, dict(teacher=tags, student=tags),
+            dict(teacher=p, student=p), ['O', 'B-PER', 'I-PER'])
+        kept.add((tmp_path/str(i)/'probabilities.safetensors').read_bytes())
+        (tmp_path/str(i)/'run.json').unlink()
+    assert len(kept) == 1
