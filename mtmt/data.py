@@ -179,12 +179,13 @@ def _cells(line, number):
     "Cells of a line as (column, text), or a Problem"
     text = _decoded(line, number)
     if isinstance(text, Problem): return text
-    between = '\t' if '\t' in text.strip(' ') else ' '
+    text = text.rstrip(' \t')
+    between = '\t' if '\t' in text.lstrip(' ') else ' '
     # nearly every line: a word and a tag, and nothing else
     parts = text.split(between)
     if len(parts) == 2 and all(parts) and ' ' not in text.replace(between, '', 1):
         return [(1, parts[0]), (len(parts[0])+2, parts[1])]
-    return [(m.start()+1, m[0]) for m in _CELLS[between].finditer(text.rstrip(' \t'))]
+    return [(m.start()+1, m[0]) for m in _CELLS[between].finditer(text)]
 
 # %% ../nbs/00_data.ipynb #efe0a731
 # a line that begins a document, and the names of the columns in a file of the explorer

@@ -152,9 +152,9 @@ def read_probabilities(
     path = _as_written(folder, name)
     try:
         with safe_open(path, 'numpy') as file:
-            found = file.metadata()
+            about = {name: json.loads(text) for name, text in file.metadata().items()}
             # an older kit had an entry for each
-            about = json.loads(found['about']) if 'about' in found else {k: json.loads(found[k]) for k in found}
+            about = about.get('about', about)
             return about['tags'], {name: file.get_tensor(name) for name in about['systems']}
     except (SafetensorError, KeyError, TypeError, ValueError) as e:
         raise RecordError(f'{path}: cannot be read ({e}); {_AGAIN}') from e

@@ -29,7 +29,8 @@ from .encoders import WordEncoder, encoder_fingerprint, freeze, load_encoder, lo
 from .eval import decode, scores
 from .losses import draw_pairs, pair_cosine, similarity, similarity_loss, type_probabilities
 from .same_class import LearnedSimilarity, PairMemory, same_class_loss
-from .training import TrainSettings, WordData, encode_batches, on_first_process, round_to_half, train
+from .training import TrainSettings, WordData, encode_batches, in_one_line, on_first_process
+from .training import round_to_half, train
 
 # %% ../nbs/20_teachers.ipynb #bd6a9196
 @dataclass
@@ -110,7 +111,7 @@ def save_folder(
     trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
     round_to_half(model.encoder)
     about |= dict(encoder=encoder, frozen=sorted(set(weights)-set(trained)))
-    on_first_process(lambda: _save(Path(folder), model, trained, about))
+    with in_one_line(folder): on_first_process(lambda: _save(Path(folder), model, trained, about))
 
 def _save(folder, model, trained, about):
     "The same, by one process"

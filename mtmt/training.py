@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['processes', 'on_first_process', 'WordData', 'Bar', 'encode_batches', 'SimilarLengths', 'has_bf16', 'TrainSettings',
-           'computing', 'Progress', 'TrainingError', 'round_to_half', 'WordTrainer', 'last_checkpoint', 'train',
-           'dev_curve', 'still_rising']
+           'computing', 'Progress', 'TrainingError', 'round_to_half', 'WordTrainer', 'last_checkpoint', 'in_one_line',
+           'train', 'dev_curve', 'still_rising']
 
 # %% ../nbs/16_training.ipynb #8fbe0320
-import json, math, os
+import json, math, os, re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, distributed, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -375,15 +377,41 @@ class _EpochEnd(TrainerCallback):
         _check_weights(model, state.global_step, args.learning_rate)
 
 # %% ../nbs/16_training.ipynb #0fb6a6fe
+def _is_whole(checkpoint):
+    "Whether a checkpoint has all its files, each to its end"
+    try:
+        json.loads((checkpoint/'trainer_state.json').read_text())
+        with safe_open(checkpoint/'model.safetensors', 'pt'): pass
+    except (OSError, ValueError, SafetensorError): return False
+    states = [*checkpoint.glob('rng_state*.pth')] or [checkpoint/'rng_state.pth']
+    # the end of a zip file says what is in it
+    return all(map(is_zipfile, [checkpoint/'optimizer.pt', checkpoint/'scheduler.pt', *states]))
+
 def last_checkpoint(
     folder # Checkpoints
 )->str|None:
     "Find the newest checkpoint that was written to its end, if there is one"
     newest_first = sorted(Path(folder).glob('checkpoint-*'), key=lambda c: -int(c.name.split('-')[1]))
-    for checkpoint in newest_first:
-        try: json.loads((checkpoint/'trainer_state.json').read_text())
-        except (OSError, ValueError): continue
-        return str(checkpoint)
+    return next((str(checkpoint) for checkpoint in newest_first if _is_whole(checkpoint)), None)
+
+# %% ../nbs/16_training.ipynb #0n3l1ne2
+_NO_MEMORY = re.compile("out of memory|allocate memory")
+_NO_ROOM = re.compile('PytorchStreamWriter|file write failed|unexpected pos')
+
+@contextmanager
+def in_one_line(
+    folder # Where the models are written
+):
+    "Say in one line that the memory or the disk is full, and what to do"
+    try: yield
+    except (OSError, SafetensorError, RuntimeError, MemoryError) as e:
+        # torch knows only RuntimeError
+        if isinstance(e, MemoryError) or _NO_MEMORY.search(str(e)):
+            raise TrainingError('the memory is full: lower batch_size or max_length, set freeze_layers, or '
+                'run fewer workers; the same command goes on from the last epoch') from e
+        if type(e) is RuntimeError and not _NO_ROOM.search(str(e)): raise
+        raise TrainingError(f'{folder}: cannot be written ({e}); make room, or name another out_dir. '
+            'The same command goes on from the last epoch') from e
 
 # %% ../nbs/16_training.ipynb #5a3332f1
 def train(
@@ -399,7 +427,7 @@ def train(
     arguments = settings.arguments(folder, score is not None, len(data))
     trainer = WordTrainer(encoder, data, objective, arguments, score, settings.head_lr_ratio, note)
     trainer.add_callback(_EpochEnd())
-    with quiet(), computing(settings.threads):
+    with quiet(), computing(settings.threads), in_one_line(folder):
         trainer.train(resume_from_checkpoint=on_first_process(lambda: last_checkpoint(folder)))
     # else it would go on computing in bf16 and differ from its saved self
     trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False)

@@ -12,6 +12,7 @@ from mtmt.data import MtmtError
 from mtmt.methods import METHODS
 from mtmt.recipes import make_recipe
 from mtmt.records import read_predictions
+from mtmt.training import last_checkpoint
 from mtmt.runs import reopen, run
 
 # presets that learn from labels of the target, by name
@@ -240,6 +241,14 @@ def test_killed_in_the_middle_leaves_no_model_and_goes_on(small_files, tmp_path,
     assert subprocess.run([sys.executable, '-c', code], capture_output=True).returncode == -9
     left = [p for p in out.iterdir() if p.name.startswith('files-')]
     assert len(left) == 1 and [p.name for p in left[0].iterdir()] == ['model.checkpoints']
+    newest = Path(last_checkpoint(left[0]/'model.checkpoints'))
+    for name in ('model.safetensors', 'optimizer.pt', 'scheduler.pt', 'rng_state.pth', 'trainer_state.json'):
+        whole = (newest/name).read_bytes()
+        (newest/name).write_bytes(whole[:-20])
+        assert last_checkpoint(newest.parent) != str(newest), f'{name} is cut off'
+        (newest/name).unlink()
+        assert last_checkpoint(newest.parent) != str(newest), f'{name} is missing'
+        (newest/name).write_bytes(whole)
     resumed = run(recipe(small_files, out, tiny_encoder, 'mtmt', epochs=4))
     a, b = weights(tmp_path/'a', undisturbed), weights(out, resumed)
     assert resumed['run'] == undisturbed['run'] and all(torch.equal(a[k], b[k]) for k in a) and not (left[0]/'model.checkpoints').exists()

@@ -1,5 +1,5 @@
 "Every file of a finished run, cut or with one byte changed, is named by `mtmt verify`."
-import shutil
+import shutil, subprocess, sys
 
 import numpy as np
 import pytest
@@ -72,3 +72,26 @@ def test_the_same_run_is_written_in_the_same_bytes(tmp_path):
         kept.add((tmp_path/str(i)/'probabilities.safetensors').read_bytes())
         (tmp_path/str(i)/'run.json').unlink()
     assert len(kept) == 1
+
+LIMITED = '''
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)      # a write over the limit is an error then, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),)*2)
+from mtmt.cli import main
+sys.exit(main(sys.argv[2:]))
+'''
+
+@pytest.mark.parametrize('limit', [20_000, *(pytest.param(n, marks=pytest.mark.slow) for n in (2000, 60_000))])
+def test_a_full_disk_is_one_line_and_nothing_is_half_written(small_files, tmp_path, tiny_encoder, limit):
+    "The disk takes no file of more than so many bytes: models, annotations or checkpoints fail; with room again, the run ends as always"
+    out = tmp_path/'out'
+    options = recipe(small_files, out, tiny_encoder, 'mtmt')
+    given = []
+    for name in ('benchmark', 'target', 'method', 'data_dir', 'out_dir', 'encoder', 'max_length', 'learning_rate', 'epochs'):
+        given += ['-p', name, str(getattr(options, name))]
+    command = [sys.executable, '-c', LIMITED, str(limit), 'run', *given]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr[-3000:]
+    assert 'File too large' in done.stderr.strip().split('\n')[-1], done.stderr[-500:]
+    assert not list(out.rglob('*.tmp')) and not list(out.glob('*/run.json'))
+    assert run(options)['f1'] is not None and verify(out) == 0
