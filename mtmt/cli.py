@@ -137,6 +137,7 @@ def main(
     "Carry out the `mtmt` command"
     parser = argparse.ArgumentParser(prog='mtmt',
         description='Cross-lingual named entity recognition by distillation')
+    parser.add_argument('--traceback', action='store_true', help='after an error, show where it arose')
     sub = parser.add_subparsers(dest='command', required=True)
     for add in (_commands_of_a_project, _commands_that_run, _commands_that_read, _command_that_tags,
         _command_that_scores): add(sub)

@@ -157,6 +157,7 @@ def carry_out(
         print('stopped; the same command continues from here', file=sys.stderr)
         return 130
     except (MtmtError, OSError) as e:
+        if getattr(args, 'traceback', False): raise
         if processes()[0] == 0: print(e, file=sys.stderr)
         return 2
     if processes()[0] == 0:

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mtmt.cli import main
-from mtmt.data import Schema, read_conll, tag_names, write_conll
+from mtmt.data import MtmtError, Schema, read_conll, tag_names, write_conll
 from mtmt.encoders import load_tokenizer
 from mtmt.health import bio_of_io, check_file, convert, cut_entities, data_health, repeated_sentences
 
@@ -50,6 +50,10 @@ def test_exit_status_says_clean_problems_or_wrong_use(tmp_path, capsys):
         assert status == 2 and message in err and not out
     with pytest.raises(SystemExit) as error: main(['check'])
     assert error.value.code == 2
+
+def test_a_traceback_is_there_when_wanted(tmp_path, capsys):
+    assert main(['check', str(tmp_path/'none')]) == 2
+    with pytest.raises(MtmtError, match='no such file'): main(['--traceback', 'check', str(tmp_path/'none')])
 
 def test_the_command_as_a_process(tmp_path):
     (tmp_path/'x.conll').write_text('Amina\tPER\nna\tO\n\n'*6)
