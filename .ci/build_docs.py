@@ -101,7 +101,7 @@ def toctrees(contents):
 def usable(html):
     "A page whose long lines scroll by keyboard, and whose captions say what level they are"
     html = html.replace('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">')
-    html = html.replace('<div class="math-wrapper docutils container">', '<div class="math-wrapper docutils container" tabindex="0">')
+    html = re.sub(r'<div class="((?:math|table)-wrapper[^"]*)">', r'<div class="\1" tabindex="0">', html)
     return re.sub(r'(<div class="highlight"><pre)>', r'\1 tabindex="0">', html)
 
 def main():
