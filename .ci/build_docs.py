@@ -24,8 +24,6 @@ suppress_warnings = ['mystnb.unknown_mime_type', 'myst.header', 'misc.highlighti
     'myst.xref_missing']
 html_math_renderer = 'mathml'
 exclude_patterns = []
-# a prompt is no part of a command
-copybutton_selector = 'div.highlight pre'
 
 def visit(self, node):
     block = node.tagname == 'math_block'

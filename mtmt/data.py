@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MtmtError', 'DataError', 'did_you_mean', 'Schema', 'dataset', 'schema_of', 'tag_names', 'unlabelled', 'in_blocks',
-           'content_hash', 'read_bytes', 'Problem', 'raise_problems', 'sentence_blocks', 'ReadReport', 'tag_scheme',
-           'read_conll', 'at_blanks', 'read_words', 'write_atomically', 'write_conll', 'file_hash', 'sealed',
-           'seal_broken']
+           'content_hash', 'read_bytes', 'Problem', 'raise_problems', 'sentence_blocks', 'counted', 'ReadReport',
+           'tag_scheme', 'read_conll', 'at_blanks', 'read_words', 'write_atomically', 'write_conll', 'file_hash',
+           'sealed', 'seal_broken']
 
 # %% ../nbs/00_data.ipynb #7aa4e373
 import difflib, hashlib, io, json, os, re, tempfile, uuid
@@ -334,8 +334,15 @@ def _raw_sentence(block, repair):
     words, odd, mended = _mended_words(words, block, repair)
     return _Sentence(words, [], problems+odd, mended)
 
+# %% ../nbs/00_data.ipynb #c0unted1
+def counted(
+    number:int, # How many
+    noun:str # Of what, in the singular
+)->str:
+    "Write a number and its noun"
+    return f'{number:,} {noun}{"s"*(number != 1)}'
+
 # %% ../nbs/00_data.ipynb #b81353bb
-def _count(number, noun): return f'{number:,} {noun}{"s"*(number != 1)}'
 def _listed(counter): return ', '.join(f'{n:,} {kind}' for kind, n in sorted(counter.items()))
 
 @dataclass
@@ -350,11 +357,11 @@ class ReadReport:
     odd:Counter=field(default_factory=Counter) # What looks like a mistake and was kept, by kind
 
     def __str__(self):
-        parts = [f'{_count(self.sentences, "sentence")}, {_count(self.words, "word")}']
+        parts = [f'{counted(self.sentences, "sentence")}, {counted(self.words, "word")}']
         if self.to_o: parts.append(f'read as O: {_listed(self.to_o)}')
         if self.repaired: parts.append(f'repaired: {_listed(self.repaired)}')
         if self.odd: parts.append(f'kept as they are: {_listed(self.odd)}')
-        if self.skipped: parts.append(f'skipped {_count(self.skipped, "sentence")}')
+        if self.skipped: parts.append(f'skipped {counted(self.skipped, "sentence")}')
         return '; '.join(parts)
 
 # %% ../nbs/00_data.ipynb #dc9b67b4

@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .data import DataError, MtmtError, read_bytes, read_conll, read_words, sentence_blocks, tag_names
-from .data import tag_scheme, write_conll
+from .data import DataError, MtmtError, counted, read_bytes, read_conll, read_words, sentence_blocks
+from .data import tag_names, tag_scheme, write_conll
 from .encoders import load_tokenizer
 from .entities import schema_of_tags, tag_numbers, text_spans
 from .text import text_words
@@ -106,7 +106,6 @@ def convert(
     return f'{path} -> {out}: {done}'
 
 # %% ../nbs/81_health.ipynb #81a00013
-def _count(number, noun): return f'{number:,} {noun}{"s"*(number != 1)}'
 def _name(file): return Path(file.path).name
 def _by_file(what, found):
     "A note on several files, or none"
@@ -131,7 +130,7 @@ def repeated_sentences(
         both = parts[late][parts[late].text.isin(parts[early].text)]
         if not len(both): continue
         share = 100*len(both)/len(files[late].tokens)
-        notes.append(f'{_count(len(both), "sentence")} of {_name(files[late])} ({share:.1f} %) '
+        notes.append(f'{counted(len(both), "sentence")} of {_name(files[late])} ({share:.1f} %) '
             f'also in {_name(files[early])}; first: {_where(files, both.iloc[0])}')
     again = {_name(file): int(part.duplicated('text').sum()) for file, part in zip(files, parts)}
     notes += _by_file('repeated sentences', {name: f'{count:,}' for name, count in again.items() if count})
@@ -140,7 +139,7 @@ def repeated_sentences(
     if len(differ):
         first, *others = (row for _, row in differ[differ.text == differ.text.iloc[0]].iterrows())
         other = next(row for row in others if row.tags != first.tags)
-        notes.append(f'{_count(differ.text.nunique(), "sentence")} with more than one labelling; '
+        notes.append(f'{counted(differ.text.nunique(), "sentence")} with more than one labelling; '
             f'first: {_where(files, first)}; {_where(files, other)}')
     return notes
 
@@ -162,7 +161,7 @@ def conflicting_types(
     if several:
         often = sorted(several, key=lambda name: -several[name].most_common()[1][1])[:most]
         shown = ', '.join(f'{name} ({_listed(several[name])})' for name in often)
-        both = f'{_count(len(several), "name")} of {len(names):,}'
+        both = f'{counted(len(several), "name")} of {len(names):,}'
         notes.append(f'{both} with several types, most often {shown}')
     types = {file.split: set(schema_of_tags(file.tags).types) for file in files if file.tags is not None}
     for split, theirs in types.items():

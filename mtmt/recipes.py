@@ -274,7 +274,7 @@ def make_recipe(
     preset = METHODS.get(method) if isinstance(method, str) else None
     if preset is None:
         bad.append(f'unknown method {_shown(method)}; there are {", ".join(METHODS)}.'
-            +did_you_mean(_shown(method), METHODS))
+            +did_you_mean(str(method)[:40], METHODS))
     values = dict(preset or {})
     for name in (k for k in given if k in _TYPES):
         values[name], why = _typed(name, given[name])

@@ -106,11 +106,11 @@ def _hash(path, *state):
     "Hash of a file, computed again when its size, its time or its place on the disk is another"
     return file_hash(path)
 
-def _as_written(folder, name):
+def _as_written(folder, name, record):
     "A file of a run, which is as it was written"
     path = Path(folder).resolve()/name
     # an older kit kept no hashes
-    known = read_record(folder).get('files', {}).get(name)
+    known = record.get('files', {}).get(name)
     if not path.is_file(): raise RecordError(f'{path}: the file is missing; {_AGAIN}')
     now = path.stat()
     if known in (None, _hash(path, now.st_size, now.st_mtime_ns, now.st_ino)): return path
@@ -120,8 +120,9 @@ def read_predictions(
     folder # Folder of a run
 )->tuple[list[list[str]], dict[str, list[list[str]]]]: # Words; tags by system, `gold` first
     "Read the predictions that a run kept"
-    path = _as_written(folder, 'predictions.conll')
-    names = ['word', 'gold', *read_record(folder)['systems']]
+    record = read_record(folder)
+    path = _as_written(folder, 'predictions.conll', record)
+    names = ['word', 'gold', *record['systems']]
     text = path.read_text(encoding='utf-8')
     cut = lambda sentence: [line.split('\t') for line in sentence.split('\n') if line]
     sentences = [cut(s) for s in text.split('\n\n') if s.strip()]
@@ -137,8 +138,9 @@ def read_ids(
     folder # Folder of a run
 )->list[str]: # One for each test sentence
     "Read the ids of a run's test sentences; numbers where an older kit kept none"
-    if (Path(folder)/'sentences.txt').is_file() or 'sentences.txt' in read_record(folder).get('files', {}):
-        return _as_written(folder, 'sentences.txt').read_text(encoding='utf-8').split('\n')[:-1]
+    record = read_record(folder)
+    if (Path(folder)/'sentences.txt').is_file() or 'sentences.txt' in record.get('files', {}):
+        return _as_written(folder, 'sentences.txt', record).read_text(encoding='utf-8').split('\n')[:-1]
     return [str(i) for i in range(len(read_predictions(folder)[0]))]
 
 # %% ../nbs/59_records.ipynb #299f85ab
@@ -146,10 +148,10 @@ def read_probabilities(
     folder # Folder of a run
 )->tuple[list[str], dict[str, np.ndarray]]: # Tags, C names; (N, C) by system, a row for each word of the test
     "Read the tag probabilities that a run kept"
-    name = 'probabilities.safetensors'
-    if not (Path(folder)/name).is_file() and name not in read_record(folder).get('files', {}):
+    name, record = 'probabilities.safetensors', read_record(folder)
+    if not (Path(folder)/name).is_file() and name not in record.get('files', {}):
         raise RecordError(f'{folder}: no {name}; predictions of another system have none')
-    path = _as_written(folder, name)
+    path = _as_written(folder, name, record)
     try:
         with safe_open(path, 'numpy') as file:
             about = {name: json.loads(text) for name, text in file.metadata().items()}

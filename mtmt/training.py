@@ -405,11 +405,11 @@ def in_one_line(
     "Say in one line that the memory or the disk is full, and what to do"
     try: yield
     except (OSError, SafetensorError, RuntimeError, MemoryError) as e:
-        # torch knows only RuntimeError
         if isinstance(e, MemoryError) or _NO_MEMORY.search(str(e)):
             raise TrainingError('the memory is full: lower batch_size or max_length, set freeze_layers, or '
                 'run fewer workers; the same command goes on from the last epoch') from e
-        if type(e) is RuntimeError and not _NO_ROOM.search(str(e)): raise
+        # torch's error for a full disk is one of many RuntimeErrors
+        if isinstance(e, RuntimeError) and not _NO_ROOM.search(str(e)): raise
         raise TrainingError(f'{folder}: cannot be written ({e}); make room, or name another out_dir. '
             'The same command goes on from the last epoch') from e
 
