@@ -31,7 +31,7 @@ docs: setup  ## the site, in _docs/
 	$(BIN)/python .ci/build_docs.py
 
 lab: setup  ## JupyterLab, open at the first notebook; as root: make lab LAB=--allow-root
-	$(BIN)/jupyter lab --notebook-dir=. $(LAB) nbs/start_here.ipynb
+	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/nbs/start_here.ipynb $(LAB)
 
 notebooks: setup  ## run all chapters and write their outputs into the notebooks
 	$(BIN)/python .ci/run_notebooks.py

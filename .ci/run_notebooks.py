@@ -39,7 +39,7 @@ def readme(index=ROOT/'nbs'/'index.ipynb'):
     notebook = nbformat.read(index, 4)
     notebook.cells = [c for c in notebook.cells if '#| hide' not in c.source]
     text, _ = MarkdownExporter().from_notebook_node(notebook)
-    text = re.sub(r'\]\((?=images/|experiments/|howto/|tutorials/|encoders/|benchmarks/|\d\d_)', '](nbs/', text)
+    text = re.sub(r'\]\((?=images/|start_here|experiments/|howto/|tutorials/|encoders/|benchmarks/|\d\d_)', '](nbs/', text)
     return '<!-- made from nbs/index.ipynb by `make notebooks`; edit that -->\n\n'+text.strip()+'\n'
 
 def main():
