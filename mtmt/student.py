@@ -78,7 +78,7 @@ class PairData(WordData):
 
     def __len__(self): return len(self.pairs)
     def __getitem__(self, k):
-        return [self.windows[i] for i in self.owners[k].tolist()], self.pairs[k].tolist()
+        return [self.window(i) for i in self.owners[k].tolist()], self.pairs[k].tolist()
 
     @property
     def lengths(self): return super().lengths[self.owners].amax(1)

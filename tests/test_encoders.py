@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from conftest import ROOT
 from mtmt.data import Schema
-from mtmt.encoders import EncoderError, WordEncoder, encoder_fingerprint, freeze, load_config, load_encoder
-from mtmt.encoders import load_tagger, load_tokenizer, weights_hash
+from mtmt.encoders import EncoderError, WordEncoder, encoder_fingerprint, freeze, frozen_layers
+from mtmt.encoders import frozen_states, load_config, load_encoder, load_tagger, load_tokenizer, weights_hash
 from mtmt.windows import windows
 
 SCHEMA = Schema(('PER', 'LOC'))
@@ -254,9 +254,46 @@ def test_freezing_finds_embeddings_and_layers(folders, kind):
     for name, weight in tagger.base_model.named_parameters(): assert weight.requires_grad is not name.startswith(kept), name
     assert tagger.classifier.weight.requires_grad
 
+NOT_KEPT = {'electra', 'deberta-v2', 'canine'}
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_states_of_frozen_layers_stand_for_them(folders, kind):
+    """In training mode, with padding; the rest learns the same. Not where something trained has a part in them (DeBERTa's
+    positions, ELECTRA's projection), nor where layers hand on tuples (CANINE)"""
+    set_seed(1)
+    model = WordEncoder(load_tagger(str(folders/kind), SCHEMA))
+    freeze(model.model, layers=2)
+    model.train().dropout.p = 0.
+    for module in model.model.modules():
+        if isinstance(module, nn.Dropout): module.p = 0. if module.training else .5
+        for name in ('attention_dropout', 'attn_dropout'):
+            if isinstance(getattr(module, name, None), float): setattr(module, name, 0.)
+    ids, mask, place = torch.randint(5, 40, (2, 6)), torch.tensor([[1]*6, [1]*4+[0]*2]), torch.tensor([1, 3, 7, 9])
+    states = frozen_states(model, ids, mask)
+    assert (states is None) == (kind in NOT_KEPT)
+    learned = []
+    for given in (None, states):
+        model.zero_grad()
+        h, scores = model(ids, mask, place, given)
+        scores.square().sum().backward()
+        learned.append([scores, *(w.grad for w in model.parameters() if w.grad is not None)])
+    for one, other in zip(*learned, strict=True): torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+def test_nothing_is_kept_of_layers_that_change(tiny_encoder):
+    "Trained layers or embeddings, or padding that is attended to"
+    ids, mask = torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.long)
+    for mask_used, embeddings, layers in ((True, True, 0), (True, False, 1), (False, True, 1)):
+        model = WordEncoder(load_tagger(tiny_encoder, SCHEMA), mask_used)
+        freeze(model.model, embeddings, layers)
+        assert frozen_states(model, ids, mask) is None
+    freeze(model.model, True, 1)
+    model.use_mask = True
+    assert frozen_states(model, ids, mask).shape == (1, 3, model.model.config.hidden_size)
+
 def test_freezing_says_where_it_cannot(tiny_encoder):
     shared = AutoModelForTokenClassification.from_config(AutoConfig.for_model('albert', **SMALL, vocab_size=60, embedding_size=8))
     freeze(shared)
+    assert frozen_layers(shared) == []
     with pytest.raises(EncoderError, match='no single stack of 3 layers.*freeze_layers=0'): freeze(shared, layers=1)
     bare = load_encoder(tiny_encoder)
     del bare.embeddings

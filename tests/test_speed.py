@@ -67,3 +67,27 @@ def test_each_model_reads_a_word_as_often_as_it_must(tmp_path, tiny_encoder):
                 TrainSettings(epochs=epochs, device='cpu'))
             assert read[student.encoder] == epochs*words
     finally: hook.remove()
+
+@pytest.mark.parametrize('frozen', [0, 1])
+def test_a_frozen_layer_reads_a_window_once(tmp_path, tiny_encoder, frozen):
+    "However many epochs there are; a layer in training once an epoch"
+    rows = list(sentences('sw', 20, 0))
+    text, read = dataset([w for w, _ in rows], [t for _, t in rows], Schema(('PER', 'LOC', 'ORG'))), Counter()
+    def count(module, args, out):
+        if type(module).__name__ == 'BertIntermediate': read[module] += len(args[0])
+    hook = register_module_forward_hook(count)
+    try: model = train_recognizer(text, tmp_path/'r', tiny_encoder, TrainSettings(epochs=3, device='cpu'), freeze_layers=frozen)
+    finally: hook.remove()
+    # two of them when a tagger is loaded and its scores are compared
+    layers = model.encoder.model.base_model.encoder.layer
+    assert [read[layer.intermediate]-2 for layer in layers] == [20 if frozen else 60, 60]
+
+def test_states_are_not_kept_of_a_text_that_is_too_long(tmp_path, tiny_encoder, monkeypatch):
+    "Then all layers read at every step, and the same is learned"
+    rows = list(sentences('sw', 20, 0))
+    text = dataset([w for w, _ in rows], [t for _, t in rows], Schema(('PER', 'LOC', 'ORG')))
+    learn = lambda name: train_recognizer(text, tmp_path/name, tiny_encoder, TrainSettings(device='cpu', precision='fp32'),
+        freeze_layers=1).encoder.state_dict()
+    kept = learn('kept')
+    monkeypatch.setattr('mtmt.training._MOST_KEPT', 1000)
+    for name, weight in learn('not-kept').items(): torch.testing.assert_close(weight, kept[name], rtol=0, atol=2e-3)
