@@ -141,9 +141,15 @@ def main(
     sub = parser.add_subparsers(dest='command', required=True)
     for add in (_commands_of_a_project, _commands_that_run, _commands_that_read, _command_that_tags,
         _command_that_scores): add(sub)
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown: parser.error(f'unrecognized arguments: {" ".join(unknown)}{_as_parameter(args, *unknown)}')
     # after parsing: torch takes seconds to load, and help does not need it
     return import_module('mtmt.commands').carry_out(args)
+
+def _as_parameter(args, name, value='VALUE', *more):
+    "How to give a parameter of a recipe that was given as a flag"
+    if not hasattr(args, 'p') or not name.startswith('--'): return ''
+    return f'; a parameter of a recipe is given with -p: -p {name[2:].replace("-", "_")} {value}'
 
 # %% ../nbs/85_cli.ipynb #929beb7f
 if __name__ == '__main__' and globals().get('__spec__'): sys.exit(main())

@@ -6,7 +6,7 @@
 __all__ = ['DEMO', 'carry_out']
 
 # %% ../nbs/84_commands.ipynb #7c2e1d04
-import sys
+import errno, sys
 from collections import Counter
 from pathlib import Path
 
@@ -146,6 +146,16 @@ def _print_scores(rows):
     print('', what, table(rows), *still_learning(rows), rows[-1]['signature'], sep='\n\n')
 
 # %% ../nbs/84_commands.ipynb #7c2e1d06
+_HINTS = {errno.ENOENT: 'it is not there, or no longer; the same command continues with what is left',
+    errno.ENOSPC: 'the disk is full; make room, and the same command continues',
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS),
+        'you may not write there; name another folder: --out FOLDER, or -p out_dir FOLDER')}
+
+def _in_words(error):
+    "What a person is told of an error"
+    if isinstance(error, MtmtError) or not error.filename: return str(error)
+    return f'{error.filename}: {_HINTS.get(error.errno, error.strerror)}'
+
 def carry_out(
     args # `command` and its arguments, as the parser of `mtmt.cli` gives them
 )->int: # Exit status: 0, 2 after an error, 130 after Ctrl-C
@@ -158,7 +168,7 @@ def carry_out(
         return 130
     except (MtmtError, OSError) as e:
         if getattr(args, 'traceback', False): raise
-        if processes()[0] == 0: print(e, file=sys.stderr)
+        if processes()[0] == 0: print(_in_words(e), file=sys.stderr)
         return 2
     if processes()[0] == 0:
         _print_table(rows)

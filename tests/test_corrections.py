@@ -7,7 +7,7 @@ from conftest import sentences, write
 from mtmt.data import MtmtError, read_conll
 from mtmt.encoders import weights_hash
 from mtmt.recipes import RecipeError, make_recipe
-from mtmt.records import read_record, read_runs
+from mtmt.records import read_runs
 from mtmt.runs import planned_runs, run
 from mtmt.teachers import load_recognizer
 

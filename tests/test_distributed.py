@@ -1,9 +1,7 @@
 "One run on two processes, by the real torchrun: the same losses and the same weights as on one."
 import json, os, subprocess, sys
-from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 

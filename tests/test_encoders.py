@@ -1,5 +1,5 @@
 "Encoders are read rightly or refused: every weight from the checkpoint, no foreign code, scores as the model's own."
-import json, os, shutil, subprocess, sys, tempfile
+import json, os, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,6 @@
 "Engines: a Ray cluster of three simulated machines with GPUs that are not there, one of them lost in the middle of a run."
 import json, os, time
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 

@@ -7,7 +7,6 @@ from hypothesis import given, settings, strategies as st
 from seqeval.metrics import f1_score
 from seqeval.scheme import IOB2
 
-from mtmt.data import Schema
 from mtmt.entities import KINDS, match, schema_of_tags, tag_numbers, text_spans
 from mtmt.eval import SIGNATURE, EvalError, decode, disagreements, scores, signature, valid_bio
 

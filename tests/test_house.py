@@ -1,7 +1,5 @@
 "The rules of the house, held by tests: small cells, short lines, a lesson for every public name, imports that go down the plan."
 import ast, io, json, re, subprocess, sys, tokenize
-from collections import Counter
-from pathlib import Path
 
 import pytest
 

@@ -1,7 +1,6 @@
 "What is reused is what was asked for: change one input, and the name and the result change; change what does not matter, and nothing does."
 import json, os, re, shutil, subprocess, sys
 from dataclasses import fields, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,14 +9,13 @@ from safetensors.torch import load_file, save_file
 import mtmt
 from conftest import sentences, write
 from mtmt import workshop
-from mtmt.batch import batch_jobs, run_jobs
-from mtmt.data import Schema, tag_names
-from mtmt.recipes import CHOICES, Corpora, Recipe, make_recipe
+from mtmt.data import tag_names
+from mtmt.recipes import CHOICES, Corpora, Recipe
 from mtmt.records import read_probabilities, read_record, read_runs
 from mtmt.runs import _PLACES, choose, planned_runs, run
 from mtmt.selection import Refinement
 from mtmt.teachers import Annotations, flat
-from mtmt.workshop import load_materials, other_file
+from mtmt.workshop import load_materials
 from test_runs import recipe
 
 @pytest.fixture
@@ -139,17 +137,6 @@ def test_what_does_not_matter_changes_nothing(small_files, tmp_path, tiny_encode
     assert run(elsewhere, said.append) == first and said[-1] == f'{first["run"]}: done before'
     fresh = run(replace(elsewhere, out_dir=str(tmp_path/'fresh')))
     assert fresh['run'] == first['run'] and result(tmp_path/'fresh', fresh) == result(tmp_path/'there', first)
-
-def student(out, record): return load_file(out/record['run']/'model'/'trained.safetensors')
-
-def test_the_number_of_workers_changes_no_bit(small_files, tmp_path, tiny_encoder):
-    "One run at a time and two: equal names, equal weights; threads belong to the recipe"
-    options = dict(benchmark='files', data_dir=str(small_files), encoder=tiny_encoder, max_length=32, learning_rate=1e-3)
-    rows = [run_jobs(batch_jobs(['sw'], ['tsl', 'mtmt'], [0], str(tmp_path/f'{n}'), **options), workers=n) for n in (1, 2)]
-    for one, two in zip(*rows):
-        assert one['run'] == two['run'] and one['f1'] == two['f1']
-        a, b = student(tmp_path/'1', one), student(tmp_path/'2', two)
-        assert all(torch.equal(a[k], b[k]) for k in a)
 
 def test_a_teacher_of_other_tags_is_another_teacher(small_files, tmp_path, tiny_encoder):
     "WikiAnn's order of types, then one's own files in alphabetical order: the recognizer's columns were read as other tags"

@@ -1,12 +1,10 @@
 "The student's loss and its training: prototypes that are missing, maps that follow each other, dev sets of several sources."
 import json
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import sentences
 from mtmt.benchmarks import load_labelled
 from mtmt.data import MtmtError, Schema, tag_names
 from mtmt.eval import scores

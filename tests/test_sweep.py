@@ -1,6 +1,5 @@
 "Sweeps that are killed, again and again: what is done stays done, and the leaderboard is that of a sweep left in peace"
-import json, os, pty, random, signal, subprocess, sys, time
-from pathlib import Path
+import json, os, pty, random, shutil, signal, subprocess, sys, time
 
 import psutil
 import pytest
@@ -13,9 +12,9 @@ from mtmt.recipes import make_recipe
 from mtmt.runs import run
 
 ENV = dict(os.environ, HF_HUB_OFFLINE='1', PYTHONPATH=str(ROOT), TQDM_DISABLE='1')
-def sweep(file, workers=2, **more):
+def sweep(file, workers=2, env={}, **more):
     return subprocess.Popen([sys.executable, '-m', 'mtmt.cli', 'sweep', str(file), '--workers', str(workers)], start_new_session=True,
-        text=True, env=ENV, **{'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE} | more)
+        text=True, env=ENV | env, **{'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE} | more)
 
 def described(path, out, small_files, encoder, **more):
     "A sweep file over the small corpora"
@@ -48,10 +47,10 @@ def killed(file, out, wait, group, done=0, workers=2):
     assert all(now[f] == x for f, x in before.items()), 'a run that was done was done again'
     return True
 
-def finish(file, out):
+def finish(file, out, **more):
     "Start a sweep and let it end: its lines"
     before = results(out)
-    stdout, stderr = (p := sweep(file)).communicate()
+    stdout, stderr = (p := sweep(file, **more)).communicate()
     assert p.returncode == 0, stderr[-3000:]
     now = results(out)
     assert all(now[f] == x for f, x in before.items()) and recompute_all(out) == 0
@@ -60,6 +59,27 @@ def finish(file, out):
 def leaderboard(out):
     write_report(out)
     return (out/'report.csv').read_bytes()
+
+def kept(out):
+    "Every file of the runs, models and annotations, times and notes of who used what again aside"
+    files = [f for pattern in ('*/predictions.conll', '*/probabilities.safetensors', '*/sentences.txt', '*/model/*', 'teachers/*/*', 'annotations/*')
+        for f in out.glob(pattern) if f.is_file() and f.name not in ('mtmt.json', 'run.json')]
+    same = {str(f.relative_to(out)): f.read_bytes() for f in files}
+    scores = {f.parent.name: (r['f1'], r['signature'], r['teachers'], r['files']) for f in results(out) for r in [json.loads(f.read_text())]}
+    return same, scores
+
+def test_the_surroundings_change_no_byte(small_files, tiny_encoder, tmp_path):
+    "Two workers for one, methods in another order, another folder, hash seed, locale, time zone and number of threads"
+    one, other = tmp_path/'one', tmp_path/'other'
+    finish(described(tmp_path/'1.yaml', one, small_files, tiny_encoder, seeds=[0], methods=['direct', 'tsl', 'mtmt']), one,
+        workers=1, env=dict(PYTHONHASHSEED='0', TZ='UTC', LC_ALL='C.UTF-8', OMP_NUM_THREADS='1'))
+    finish(described(tmp_path/'2.yaml', other, small_files, tiny_encoder, seeds=[0], methods=['mtmt', 'tsl', 'direct']), other,
+        cwd=tmp_path, env=dict(PYTHONHASHSEED='7', TZ='Asia/Kathmandu', LC_ALL='C', PYTHONCOERCECLOCALE='0', PYTHONUTF8='0',
+        OMP_NUM_THREADS='2'))
+    (files, scores), (theirs, their_scores) = kept(one), kept(other)
+    assert scores == their_scores and len(scores) == 3
+    assert set(files) == set(theirs) and [f for f in files if files[f] != theirs[f]] == []
+    assert leaderboard(one) == leaderboard(other)
 
 def test_killed_twice(small_files, tiny_encoder, tmp_path):
     "The whole group killed in the first run, the parent alone in the second; the leaderboard is that of runs one by one"
@@ -73,6 +93,22 @@ def test_killed_twice(small_files, tiny_encoder, tmp_path):
         out.rglob('*.tmp'))
     for j in sweep_jobs(described(tmp_path/'a.yaml', alone, small_files, tiny_encoder, seeds=[0])): run(make_recipe(**j), lambda line: None)
     assert leaderboard(out) == leaderboard(alone)
+
+def test_a_folder_that_is_removed_or_closed_is_one_line(small_files, tiny_encoder, tmp_path):
+    "The folder of a sweep is removed under its hands; the same command begins again. /sys may not be written, even by root"
+    out = tmp_path/'out'
+    file = described(tmp_path/'s.yaml', out, small_files, tiny_encoder, methods=['direct'], seeds=[0])
+    p = sweep(file, workers=1)
+    while not log(out): time.sleep(.1)
+    while out.exists(): shutil.rmtree(out, ignore_errors=True)
+    said = p.communicate()[1]
+    assert p.returncode == 2 and 'Traceback' not in said and said.splitlines()[-1].endswith(
+        'log.jsonl: it is not there, or no longer; the same command continues with what is left')
+    finish(file, out)
+    closed = sweep(described(tmp_path/'c.yaml', '/sys/mtmt', small_files, tiny_encoder))
+    said = closed.communicate()[1]
+    assert closed.returncode == 2 and said.splitlines()[-1] == (
+        '/sys/mtmt: you may not write there; name another folder: --out FOLDER, or -p out_dir FOLDER')
 
 def on_a_terminal(file):
     "What a sweep shows on a terminal"
@@ -103,14 +139,6 @@ def test_killed_five_times(small_files, tiny_encoder, tmp_path, group):
     assert len(results(out)) == 12 and leaderboard(out) == leaderboard(peace)
     again = finish(file, out)
     assert again.count('done before') == 12 and again.split('\n\n')[1:] == said.split('\n\n')[1:]
-
-def kept(out):
-    "Every file of the runs, models and annotations, times and notes of who used what again aside"
-    files = [f for pattern in ('*/predictions.conll', '*/probabilities.safetensors', '*/sentences.txt', '*/model/*', 'teachers/*/*', 'annotations/*')
-        for f in out.glob(pattern) if f.is_file() and f.name not in ('mtmt.json', 'run.json')]
-    same = {str(f.relative_to(out)): f.read_bytes() for f in files}
-    scores = {f.parent.name: (r['f1'], r['signature'], r['teachers'], r['files']) for f in results(out) for r in [json.loads(f.read_text())]}
-    return same, scores
 
 @pytest.mark.slow
 def test_killed_fifty_times(small_files, tiny_encoder, tmp_path):

@@ -14,7 +14,7 @@ from mtmt.data import MtmtError, Schema, dataset, sealed, tag_names
 from mtmt.encoders import WordEncoder, encoder_fingerprint, file_hash, load_tagger, load_tokenizer, weights_hash
 from mtmt.eval import scores
 from mtmt.teachers import MODEL_OF_TASK, DamagedError, Recognizer, annotate, dev_scores, flat, load_evaluator, load_recognizer
-from mtmt.teachers import pair_f1, read_about, save_folder, train_evaluator, train_recognizer
+from mtmt.teachers import pair_f1, read_about, train_evaluator, train_recognizer
 from mtmt.training import TrainingError, TrainSettings, WordData, computing, train
 
 SCHEMA = Schema(('LOC', 'PER'))

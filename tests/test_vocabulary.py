@@ -1,6 +1,4 @@
 "A vocabulary fitted to text: the text is cut as before, and its vectors are the same."
-import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +7,6 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoConfig, AutoModel, AutoTokenizer, CanineTokenizer, PreTrainedTokenizerFast, set_seed
 
 from mtmt.corpus import CORPUS_LANGUAGES, corpus_split
-from mtmt.data import MtmtError
 from mtmt.encoders import EncoderError, load_encoder, load_tokenizer
 from mtmt.vocabulary import count_pieces, fit_vocabulary
 from mtmt.windows import word_pieces
