@@ -296,7 +296,7 @@ def readings_of(
         lengths, batch = [len(t) for t in text['tokens']], settings(recipe).batch(len(materials.target))
         trusted = trusts(beliefs, lengths, schema, recipe.part(Distillation), batch, recipe.seed)
     probabilities = {name: x.float().numpy() for name, x in p.items()}
-    tags = {name: x.argmax(1).astype(np.uint8) for name, x in probabilities.items()}
+    tags = {name: x.argmax(1).astype(np.uint16) for name, x in probabilities.items()}
     if gold is not None: tags = dict(gold=tag_numbers(gold, schema.tags)) | tags
     known = [entity_forms(c['tokens'], tag_names(c)) for c in materials.sources.values()]
     title = f'{recipe.benchmark} {recipe.target}, {split}: {recipe.method} from {"+".join(recipe.sources)}'

@@ -36,7 +36,7 @@ def tag_numbers(
 )->np.ndarray: # (N,), a number for each word of the text
     "Replace each tag by its number"
     number = {name: i for i, name in enumerate(names)}
-    try: return np.array([number[tag] for sentence in tags for tag in sentence], np.uint8)
+    try: return np.array([number[tag] for sentence in tags for tag in sentence], np.uint16)
     except KeyError as e:
         where = next(i for i, sentence in enumerate(tags) if e.args[0] in sentence)
         raise MtmtError(f'sentence {where}: tag {e.args[0]!r} is not among {", ".join(names)}.'
@@ -56,8 +56,8 @@ def text_spans(
     lengths:Sequence[int] # Words of each sentence; they add up to N
 )->np.ndarray: # (E, 3), in order: first word, the word after the last, type number (the first type is 1)
     "Read the entities of a whole text"
-    types = types_of(names)
-    kind = np.array([0 if name == 'O' else 1+types.index(name[2:]) for name in names])[numbers]
+    number = {name: i for i, name in enumerate(types_of(names), 1)}
+    kind = np.array([0 if name == 'O' else number[name[2:]] for name in names])[numbers]
     opens = np.array([name[0] == 'B' for name in names])[numbers]
     edge = np.zeros(len(numbers)+1, bool)
     edge[np.concatenate([[0], np.cumsum(lengths, dtype=int)])] = True

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from .data import (DataError, MtmtError, Problem, Schema, raise_problems, read_bytes, sentence_blocks,
     write_atomically)
+from .entities import tag_numbers
 from .teachers import Annotations
 
 # %% ../nbs/45_external.ipynb #fa75e030
@@ -197,7 +199,7 @@ def as_annotations(
     confidence:float=.9 # Probability of a tag without one
 )->Annotations: # probabilities (N, C), no vectors
     "Turn another system's tags into a recognizer's probabilities"
-    tags = torch.tensor([schema.tags.index(t) for s in predictions.tags for t in s])
+    tags = torch.from_numpy(tag_numbers(predictions.tags, schema.tags).astype(np.int64))
     count = len(schema.tags)
     # a score below 1/C would make the tag less likely than the others
     given = [score for s in predictions.scores for score in s]

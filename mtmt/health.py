@@ -166,8 +166,12 @@ def conflicting_types(
     types = {file.split: set(schema_of_tags(file.tags).types) for file in files if file.tags is not None}
     for split, theirs in types.items():
         if 'train' in types and (only := theirs-types['train']):
-            notes.append(f'{split} has types that train lacks: {", ".join(sorted(only))}')
+            notes.append(f'{split} has types that train lacks: {_some(only)}')
     return notes
+
+def _some(names, most=10):
+    "Some of many names"
+    return ', '.join(sorted(names)[:most])+(f' and {len(names)-most:,} more' if len(names) > most else '')
 
 # %% ../nbs/81_health.ipynb #81a00029
 def cut_entities(
@@ -206,6 +210,9 @@ def data_files(
     return list(dict.fromkeys(out))
 
 # %% ../nbs/81_health.ipynb #81a00023
+# Columns that are no types, and types that have a column of their own
+_COUNTS, _MOST_TYPES = 4, 20
+
 @dataclass
 class Health:
     "What was found in some files"
@@ -215,8 +222,12 @@ class Health:
 
     @property
     def table(self)->pd.DataFrame:
-        "Counts of each file, and of its entities by type"
-        return pd.DataFrame(self.rows).set_index('file').fillna(0).astype(int)
+        "Counts of each file, and of its entities by type: the most frequent types, and the others together"
+        table = pd.DataFrame(self.rows).set_index('file').fillna(0).astype(int)
+        rare = table.iloc[:, _COUNTS:].sum().sort_values(ascending=False, kind='stable').index[_MOST_TYPES:]
+        if rare.empty: return table
+        others = {f'{counted(len(rare), "other type")}': table[rare].sum(axis=1)}
+        return table.drop(columns=rare).assign(**others)
 
     def _repr_html_(self):
         return self.table._repr_html_()+pd.DataFrame(dict(notes=self.problems+self.notes)).to_html()

@@ -71,8 +71,8 @@ def _packed(places):
     plain = dict(begin=np.int32, end=np.int32, sentence=np.int32, seen=np.uint8, divergence=np.float32,
         gap=np.float32)
     out = {name: places[name].to_numpy(kind).tobytes() for name, kind in plain.items()}
-    for name in ('kind', 'a', 'b'): out[name] = places[name].cat.codes.to_numpy(np.uint8).tobytes()
-    return out
+    kinds = dict(kind=np.uint8, a=np.uint16, b=np.uint16)
+    return out | {name: places[name].cat.codes.to_numpy(kind).tobytes() for name, kind in kinds.items()}
 
 def _bytes(shares):
     "Numbers from 0 to 1, a byte each"
@@ -104,7 +104,7 @@ def columns(
         types=read.types, tokens=read.tokens, kinds=list(KINDS), languages=order,
         language_names=[marked(lang, read.encoder) for lang in order],
         language=np.array([order.index(x) for x in of_each], np.uint8).tobytes(),
-        said=[read.said[name].astype(np.uint8).tobytes() for name in names],
+        said=[read.said[name].astype(np.uint16).tobytes() for name in names],
         probabilities=[_bytes(read.probabilities[x]) if x in read.probabilities else None for x in names],
         trusts={name: _bytes(x) for name, x in read.trusts.items()}, seen=bool(read.known),
         asks=read.vectors is not None,

@@ -115,3 +115,11 @@ def test_unknown_tags_are_named():
     with pytest.raises(MtmtError, match="sentence 1: tag 'I-PRE' is not among O, B-PER, I-PER. Did you mean 'I-PER'"):
         tag_numbers([['O'], ['O', 'I-PRE']], ['O', 'B-PER', 'I-PER'])
     assert schema_of_tags([['O', 'I-PER']], [['B-LOC', 'O']]).types == ('LOC', 'PER')
+
+def test_more_types_than_a_byte_can_number():
+    "300 types have 601 tags; each word comes back with its own"
+    names = ['O', *(f'{edge}-T{i}' for i in range(300) for edge in 'BI')]
+    tags = [['O', f'B-T{i}', f'I-T{i}'] for i in range(300)]
+    numbers = tag_numbers(tags, names)
+    assert [names[i] for i in numbers] == [tag for sentence in tags for tag in sentence]
+    assert text_spans(numbers, names, [3]*300).tolist() == [[3*i+1, 3*i+3, i+1] for i in range(300)]

@@ -118,3 +118,13 @@ def test_entities_at_a_cut_are_counted(tmp_path):
 def test_the_published_dutch_test_stands_in_its_training_text(real_data):
     files = [check_file(real_data/f'wikiann/nl.{split}.conll') for split in ('train', 'test')]
     assert repeated_sentences(files)[0].startswith('1,640 sentences of nl.test.conll (16.4 %) also in nl.train.conll')
+
+def test_many_types_have_no_column_each(tmp_path):
+    "300 types, the first ones more frequent: twenty columns, and one for the others; types that train lacks are not all named"
+    rows = [f'w{i} B-T{i:03}\n' for i in range(300) for _ in range(1+(i < 20))]
+    (tmp_path/'xx.dev.conll').write_text('\n'.join(rows))
+    (tmp_path/'xx.train.conll').write_text('Oslo B-T000\n')
+    found = data_health([tmp_path])
+    table = found.table.T[str(tmp_path/'xx.dev.conll')]
+    assert list(table.index[4:]) == [f'T{i:03}' for i in range(20)]+['280 other types'] and table['280 other types'] == 280
+    assert [n for n in found.notes if n.endswith('dev has types that train lacks: T001, T002, T003, T004, T005, T006, T007, T008, T009, T010 and 289 more')]

@@ -35,9 +35,9 @@ function bytes(x) {
   for (let i = 0; i < s.length; i++) out[i] = s.charCodeAt(i);
   return out;
 }
-const ints = x => new Int32Array(bytes(x).buffer), floats = x => new Float32Array(bytes(x).buffer);
+const shorts = x => new Uint16Array(bytes(x).buffer), ints = x => new Int32Array(bytes(x).buffer), floats = x => new Float32Array(bytes(x).buffer);
 const places = p => ({
-  begin: ints(p.begin), end: ints(p.end), sentence: ints(p.sentence), kind: bytes(p.kind), a: bytes(p.a), b: bytes(p.b),
+  begin: ints(p.begin), end: ints(p.end), sentence: ints(p.sentence), kind: bytes(p.kind), a: shorts(p.a), b: shorts(p.b),
   seen: bytes(p.seen), divergence: floats(p.divergence), gap: floats(p.gap)});
 function turned(p, kinds) {
   const missed = kinds.indexOf('missed'), spurious = kinds.indexOf('spurious');
@@ -56,7 +56,7 @@ function decode(data) {
     Object.defineProperty(of[j], i, {get: () => other ??= turned(p, data.kinds)});
   }
   const trusts = Object.fromEntries(Object.entries(data.trusts).map(([k, v]) => [k, bytes(v)]));
-  return {...data, starts, of, trusts, language: bytes(data.language), said: data.said.map(bytes),
+  return {...data, starts, of, trusts, language: bytes(data.language), said: data.said.map(shorts),
     probabilities: data.probabilities.map(bytes)};
 }
 
