@@ -8,13 +8,27 @@ __all__ = ['main']
 # %% ../nbs/85_cli.ipynb #974a150d
 import argparse, re, sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 
 from .methods import METHODS
 
 # %% ../nbs/85_cli.ipynb #35987ce3
 def _names(text): return [x.strip() for x in text.split(',') if x.strip()]
-def _numbers(text): return [int(x) for x in _names(text)]
+def _numbers(text):
+    "Whole numbers"
+    wrong = [x for x in _names(text) if not x.isdecimal()]
+    if wrong: raise argparse.ArgumentTypeError(f'{", ".join(map(repr, wrong))}: give whole numbers, with commas')
+    return [int(x) for x in _names(text)]
+
+def _methods(text):
+    "Names of methods; a wrong one is told here, before torch is loaded"
+    for name in _names(text):
+        if name in METHODS: continue
+        near = ''.join(f' Did you mean {x}?' for x in get_close_matches(name, METHODS, 1))
+        raise argparse.ArgumentTypeError(f'unknown method {name!r}; there are {", ".join(METHODS)}.{near}')
+    return _names(text)
+
 def _system_names(text): return [x.strip() for x in re.split(r',(?![^(]*\))', text) if x.strip()]
 
 def _takes_options(parser, what):
@@ -36,7 +50,7 @@ def _commands_that_run(sub):
     sub.add_parser('demo', help='English to Spanish and Swahili on the embedded corpus, three methods')
     batch = sub.add_parser('batch', help='targets x methods x seeds, an executed notebook each')
     batch.add_argument('--targets', type=_names, required=True, help='language codes, with commas')
-    batch.add_argument('--methods', type=_names, default=['direct', 'tsl', 'mtmt'], help=', '.join(METHODS))
+    batch.add_argument('--methods', type=_methods, default=['direct', 'tsl', 'mtmt'], help=', '.join(METHODS))
     batch.add_argument('--seeds', type=_numbers, default=[0], help='numbers, with commas')
     batch.add_argument('--out', default='runs/batch', help='folder of the results')
     _takes_options(batch, 'any other parameter of a recipe')

@@ -1,5 +1,5 @@
 "The experiment notebook as people run it: the papermill command, real processes, real files."
-import json, os, signal, subprocess, sys, time
+import json, os, re, signal, subprocess, sys, time
 from pathlib import Path
 
 import nbformat
@@ -134,3 +134,12 @@ def test_a_target_without_a_test_set_is_trained_and_shown(small_files, tmp_path,
     assert run_jobs(jobs, 1) == []
     made, = (tmp_path/'runs').glob('files-sw-tsl-*')
     assert (made/'model').is_dir()
+
+@pytest.mark.parametrize('given, said', [
+    (['--methods', 'direct,mtm'], r"argument --methods: unknown method 'mtm'; there are direct, .*\. Did you mean mtmt\?"),
+    (['--seeds', '0,x'], "argument --seeds: 'x': give whole numbers, with commas"),
+    (['--limit', '500'], 'unrecognized arguments: --limit 500; a parameter of a recipe is given with -p: -p limit 500')])
+def test_a_wrong_argument_is_told_before_torch_is_loaded(given, said):
+    code = 'import sys; from mtmt.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit as e: print(e.code, "torch" in sys.modules)'
+    done = subprocess.run([sys.executable, '-c', code, 'batch', '--targets', 'sw', *given], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == '2 False\n' and re.search(said+'\n$', done.stderr), done.stderr
