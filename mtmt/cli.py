@@ -18,7 +18,8 @@ def _names(text): return [x.strip() for x in text.split(',') if x.strip()]
 def _numbers(text):
     "Whole numbers"
     wrong = [x for x in _names(text) if not x.isdecimal()]
-    if wrong: raise argparse.ArgumentTypeError(f'{", ".join(map(repr, wrong))}: give whole numbers, with commas')
+    if wrong:
+        raise argparse.ArgumentTypeError(f'{", ".join(map(repr, wrong))}: give whole numbers, with commas')
     return [int(x) for x in _names(text)]
 
 def _methods(text):
