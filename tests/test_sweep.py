@@ -68,6 +68,7 @@ def kept(out):
     scores = {f.parent.name: (r['f1'], r['signature'], r['teachers'], r['files']) for f in results(out) for r in [json.loads(f.read_text())]}
     return same, scores
 
+@pytest.mark.slow
 def test_the_surroundings_change_no_byte(small_files, tiny_encoder, tmp_path):
     "Two workers for one, methods in another order, another folder, hash seed, locale, time zone and number of threads"
     one, other = tmp_path/'one', tmp_path/'other'
