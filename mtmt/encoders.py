@@ -175,11 +175,10 @@ def load_encoder(
 def freeze(
     model:PreTrainedModel, # Encoder, with or without a head
     embeddings:bool=True, # Freeze the embedding layer
-    layers:int=0 # Freeze this many layers from the bottom; -1: a quarter of them, where there is a stack
+    layers:int=0 # Freeze this many layers from the bottom
 ):
     "Keep the lower part of an encoder as it is while training"
     if embeddings: _embeddings(model.base_model).requires_grad_(False)
-    if layers < 0: layers = len(_layers_if_any(model.base_model))//4
     if layers: _layers(model.base_model)[:layers].requires_grad_(False)
 
 def _embeddings(body):
@@ -205,19 +204,16 @@ def _layers(body):
             'use freeze_layers=0')
     return outer[0]
 
-def _layers_if_any(body):
-    "The stack of layers of an encoder; empty where it has no single one, as in ALBERT"
-    try: return _layers(body)
-    except EncoderError: return []
-
 # %% ../nbs/10_encoders.ipynb #fr0zen02
 def frozen_layers(
     model:PreTrainedModel # Encoder, with or without a head
 )->list[nn.Module]: # From the bottom; none where the embeddings are trained
     "Find the layers that stay as they are"
     def is_fixed(module): return not any(weight.requires_grad for weight in module.parameters())
-    layers = list(takewhile(is_fixed, _layers_if_any(model.base_model)))
-    return layers if layers and is_fixed(_embeddings(model.base_model)) else []
+    # some encoders have no single stack of layers, such as ALBERT
+    try: layers, embeddings = _layers(model.base_model), _embeddings(model.base_model)
+    except EncoderError: return []
+    return list(takewhile(is_fixed, layers)) if is_fixed(embeddings) else []
 
 @contextmanager
 def _handing_on(model, states):

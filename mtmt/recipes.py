@@ -64,7 +64,7 @@ class Start:
     "The encoder that every model starts from, and which of its layers are trained"
     encoder:str='embedded' # embedded, a folder, or a Hub id such as bert-base-multilingual-cased
     freeze_embeddings:bool=True # Keep the embedding layer as it is
-    freeze_layers:int=-1 # Keep this many of a teacher's layers, from the bottom, as they are; -1: a quarter
+    freeze_layers:int=0 # Keep this many layers from the bottom as they are
     attention_mask:bool=True # False as in MTMT's released code: padding is attended to
 
 # %% ../nbs/55_recipes.ipynb #7989225c
@@ -132,9 +132,9 @@ CHOICES = dict(
 
 # %% ../nbs/55_recipes.ipynb #f6b5a80d
 LEAST = dict(epochs=1, batch_size=0, max_length=8, pairs=2, limit=0, dev_limit=0, seed=0, learning_rate=0,
-    freeze_layers=-1, rounds=1, source_count=1, knn_k=1, language_rank=1, alignment=0, self_training=0,
+    freeze_layers=0, rounds=1, source_count=1, knn_k=1, language_rank=1, alignment=0, self_training=0,
     threads=1, weight_decay=0, max_grad_norm=0, similarity_weight=0, head_lr_ratio=0, corpus_pairs=1,
-    pair_memory=1, teacher_seeds=1, student_epochs=0, student_freeze_layers=0)
+    pair_memory=1, teacher_seeds=1, student_epochs=0)
 SHARES = ('warmup', 'oo_share', 'entity_share', 'other_confidence', 'prototype_mix', 'prototype_threshold',
     'prototype_momentum', 'prototype_least', 'alignment_start')
 

@@ -212,8 +212,8 @@ def distil_rounds(
     say(f'student: learning {" and ".join(recipe.tasks)}')
     group, students = next(iter(teachers.recognizers)), []
     live = None if recipe.teacher_cache else (teachers.recognizers[group], teachers.evaluators.get(group))
-    more = asdict(recipe.part(Start)) | dict(freeze_layers=recipe.student_freeze_layers, live=live,
-        settings=student_settings(recipe), dev=materials.dev(recipe.sources))
+    more = asdict(recipe.part(Start)) | dict(settings=student_settings(recipe), live=live,
+        dev=materials.dev(recipe.sources))
     for number in range(1, recipe.rounds+1):
         place = Path(folder)/(f'round{number}' if number < recipe.rounds else 'model')
         make = lambda: distil(lesson.target, lesson.annotations, materials.schema, place,

@@ -46,7 +46,6 @@ class Distillation(Prototypes):
     agreement_scope:str='mean' # gamma of a word: mean over its pairs, pair [released], none
     same_class:str='tag' # tag or type
     student_epochs:int=0 # Epochs of a student; 0: as many as its teachers have
-    student_freeze_layers:int=0 # Keep this many of a student's layers, from the bottom, as they are
     pairs:int=512 # Pairs in a batch
     pair_memory:int=1024 # Words of earlier batches that a learned evaluator compares with
     oo_share:float=.5 # Largest share of the same-class pairs that may be O-O

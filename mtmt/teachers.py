@@ -258,7 +258,7 @@ def train_recognizer(
     settings:TrainSettings=TrainSettings(), # Epochs, learning rate, seed and the like
     dev:Mapping[str, Dataset]|None=None, # Labelled text by language that chooses the epoch; None: the last
     freeze_embeddings:bool=True, # Keep the embedding layer
-    freeze_layers:int=-1, # Keep this many layers from the bottom; -1: a quarter of them
+    freeze_layers:int=0, # Keep this many layers from the bottom
     attention_mask:bool=True, # False as in MTMT's released code
     lesson:Callable=supervised # What is learned: (teacher, source, settings) -> words and the loss on a batch
 )->Recognizer:
@@ -331,7 +331,7 @@ def train_evaluator(
     settings:TrainSettings=TrainSettings(), # Epochs, learning rate, seed and the like
     dev:Mapping[str, Dataset]|None=None, # Labelled text by language that chooses the epoch; None: the last
     freeze_embeddings:bool=True, # Keep the embedding layer
-    freeze_layers:int=-1, # Keep this many layers from the bottom; -1: a quarter of them
+    freeze_layers:int=0, # Keep this many layers from the bottom
     attention_mask:bool=True, # False as in MTMT's released code
     pairs:int=512, # Pairs in a batch
     oo_share:float=.5, # Most of the same-class pairs that may be O-O
