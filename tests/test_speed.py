@@ -12,7 +12,7 @@ from mtmt.corpus import CORPUS_SCHEMA
 from mtmt.data import Schema, dataset, unlabelled
 from mtmt.encoders import WordEncoder, load_tagger, load_tokenizer
 from mtmt.student import Distillation, distil
-from mtmt.teachers import annotate, train_evaluator, train_recognizer
+from mtmt.teachers import Annotations, annotate, train_evaluator, train_recognizer
 from mtmt.training import SimilarLengths, TrainSettings, WordData, WordTrainer
 
 def batches_of(tokens, tmp_path, encoder, **settings):
@@ -88,6 +88,19 @@ def test_states_are_not_kept_of_a_text_that_is_too_long(tmp_path, tiny_encoder, 
     text = dataset([w for w, _ in rows], [t for _, t in rows], Schema(('PER', 'LOC', 'ORG')))
     learn = lambda name: train_recognizer(text, tmp_path/name, tiny_encoder, TrainSettings(device='cpu', precision='fp32'),
         freeze_layers=1).encoder.state_dict()
+    kept = learn('kept')
+    monkeypatch.setattr('mtmt.training._MOST_KEPT', 1000)
+    for name, weight in learn('not-kept').items(): torch.testing.assert_close(weight, kept[name], rtol=0, atol=2e-3)
+
+def test_pairs_from_anywhere_start_from_kept_states_too(tmp_path, tiny_encoder, monkeypatch):
+    "With pairs_from='corpus' an item is two windows, and each window has its states"
+    schema, rows = Schema(('PER', 'LOC', 'ORG')), list(sentences('sw', 20, 0))
+    target = unlabelled(dataset([w for w, _ in rows], [t for _, t in rows], schema))
+    count = sum(map(len, target['tokens']))
+    torch.manual_seed(0)
+    found = Annotations(torch.rand(count, 7).softmax(-1), torch.rand(count, 8))
+    how, settings = Distillation(pairs_from='corpus', corpus_pairs=40), TrainSettings(device='cpu', precision='fp32')
+    learn = lambda name: distil(target, found, schema, tmp_path/name, how, tiny_encoder, settings, freeze_layers=1).encoder.state_dict()
     kept = learn('kept')
     monkeypatch.setattr('mtmt.training._MOST_KEPT', 1000)
     for name, weight in learn('not-kept').items(): torch.testing.assert_close(weight, kept[name], rtol=0, atol=2e-3)
