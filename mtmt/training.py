@@ -31,7 +31,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.notebook import NotebookProgressCallback
 
 from .data import MtmtError, write_atomically
-from .encoders import WordEncoder, frozen_states, quiet
+from .encoders import WordEncoder, frozen_layers, frozen_states, quiet
 from .windows import GrowingArray, windows
 
 # %% ../nbs/16_training.ipynb #8e978dd0
@@ -191,6 +191,7 @@ def keep_frozen(
     batch_size:int=64 # Windows in a batch
 ):
     "Let the frozen layers of an encoder read every window once"
+    if not frozen_layers(encoder.model): return
     device, kept = next(encoder.parameters()).device, FrozenStates()
     encoder.eval()
     pieces = data.windows.lengths
