@@ -1,7 +1,7 @@
 """Run chapters in fresh kernels and keep their outputs; make README.md from index.ipynb.
 
 usage: run_notebooks.py [--out DIR] [NOTEBOOK ...]
-Without names: all chapters, the index and the experiment. Notebooks in encoders/ need text of their own, and
+Without names: all chapters, the index, the reference and the experiment. Notebooks in encoders/ need text of their own, and
 the benchmark an idle machine: run them by hand. DIR holds the runs of experiments. With finished runs there, experiments are quick; without DIR
 they go to a temporary folder."""
 import argparse, os, re, subprocess, sys, tempfile
@@ -39,7 +39,7 @@ def readme(index=ROOT/'nbs'/'index.ipynb'):
     notebook = nbformat.read(index, 4)
     notebook.cells = [c for c in notebook.cells if '#| hide' not in c.source]
     text, _ = MarkdownExporter().from_notebook_node(notebook)
-    text = re.sub(r'\]\((?=images/|start_here|experiments/|howto/|tutorials/|encoders/|benchmarks/|\d\d_)', '](nbs/', text)
+    text = re.sub(r'\]\((?=images/|start_here|experiments/|howto/|tutorials/|reference/|encoders/|benchmarks/|\d\d_)', '](nbs/', text)
     return '<!-- made from nbs/index.ipynb by `make notebooks`; edit that -->\n\n'+text.strip()+'\n'
 
 def main():
@@ -48,7 +48,8 @@ def main():
     parser.add_argument('--out')
     parser.add_argument('notebooks', nargs='*')
     args = parser.parse_args()
-    chapters = [*sorted((ROOT/'nbs').glob('*.ipynb')), ROOT/'nbs'/'experiments'/'distill.ipynb']
+    reference = sorted((ROOT/'nbs'/'reference').glob('*.ipynb'))
+    chapters = [*sorted((ROOT/'nbs').glob('*.ipynb')), *reference, ROOT/'nbs'/'experiments'/'distill.ipynb']
     with tempfile.TemporaryDirectory() as folder:
         for path in [Path(x).resolve() for x in args.notebooks] or chapters:
             print(path.relative_to(ROOT), flush=True)

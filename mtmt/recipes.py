@@ -72,8 +72,8 @@ class Start:
 class Recipe(Corpora, Start, TrainSettings, Distillation, Pooling, Refinement):
     "Every option of an experiment"
     method:str='mtmt' # Preset; see METHODS
-    others:tuple[str,
-        ...]=() # Files with other systems' predictions of the target's raw text: further teachers
+    # Files with other systems' predictions of the target's raw text: further teachers
+    others:tuple[str, ...]=()
     other_labels:tuple[str, ...]=() # Their labels to ours, such as PERSON=PER,TIME=O
     other_confidence:float=.9 # Probability of their tags where they give none
     # File of the target's sentences translated into the first source's language: a further system (translate-
