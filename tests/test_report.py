@@ -2,17 +2,22 @@
 import csv, json, shutil, tempfile
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from mtmt.charts import as_svg, target_chart, type_chart
 from mtmt.compare import compare, holm, over_targets
 from mtmt.data import MtmtError, sealed
+from mtmt.health import Health
 from mtmt.records import folder_name, read_record
 from mtmt.report import compared_methods, comparison, finished, leaderboard, methods_together, recompute_all, runs_not_shown
 from mtmt.report import slices_by_test, table, with_status, write_report
 from mtmt.methods import METHODS
+from mtmt.tagger import Entity, Tagged
+from mtmt.widgets import sentence_view
 from test_compare import changed, gold_tags, made_run
 from test_site import CHROMIUM, FLAGS, needs_browser, serious_faults
 
@@ -244,6 +249,33 @@ def test_names_are_only_names(tmp_path):
     assert not [c for r in rows[1:] for c in r[:2] if c[:1] in ('=', '+', '-', '@', '\t')] and "'=cmd|calc" in {r[1] for r in rows}
     assert all(f.resolve().is_relative_to((tmp_path/'b').resolve()) and f.is_file() for f in files)
     for link in parsed.links: assert (tmp_path/'b'/'pages'/(folder_name('x/<i>..')+'.html')).is_file() and link.startswith('pages/')
+
+def markup(text, allowed):
+    "A page's parser, after it met no tag but those allowed, no attribute that does something, and no link"
+    parsed = Tags()
+    parsed.feed(text)
+    assert {tag for tag, *_ in parsed.seen} <= set(allowed.split())
+    assert not any(name.startswith('on') or name in ('href', 'src') for _, *names in parsed.seen for name in names)
+    return parsed
+
+def test_what_notebooks_show_of_a_name_is_only_the_name(tmp_path):
+    "Words, types, systems, targets and files in the views of the chapters: HTML and SVG"
+    kinds = [name.replace(' ', '_') for name in EVIL]
+    tags = [[f'B-{kind}'] for kind in kinds]
+    view = sentence_view([[name] for name in EVIL], {'<b>': tags}, range(len(EVIL))).data
+    assert all(name.strip() in ' '.join(markup(view, 'table tr td mark small b').text) for name in EVIL)
+    text = ' '.join(EVIL)
+    entities = [Entity(name, name, text.index(name), text.index(name)+len(name), .5) for name in EVIL]
+    assert text in ' '.join(markup(Tagged('<i>'+text, [], [], EVIL)._repr_html_(), 'div').text)
+    markup(Tagged(text, entities, [], EVIL)._repr_html_(), 'div mark small b')
+    health = Health([dict(file=name, problems=1, sentences=1, words=1, entities=1, **{kind: 1 for kind in kinds}) for name in EVIL], EVIL, EVIL)
+    markup(health._repr_html_(), 'div style table thead tbody tr th td')
+    rows = [dict(target=name, method=name, f1=.5) for name in EVIL]
+    scored = {name: dict(types={kind: dict(f1=.5, support=1) for kind in kinds}) for name in EVIL}
+    for chart in (target_chart(rows), type_chart(scored, EVIL[6])):
+        drawn = ElementTree.fromstring(as_svg(chart).data)
+        assert not [e for e in drawn.iter() if e.tag.split('}')[-1] in ('script', 'image', 'a', 'foreignObject')]
+        assert not [k for e in drawn.iter() for k in e.attrib if k.startswith('on')]
 
 @needs_browser
 @pytest.mark.parametrize('scheme, width', [('light', 1200), ('dark', 400)])
