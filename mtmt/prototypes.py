@@ -97,7 +97,7 @@ class SourceAndTarget(WordData):
         self.partners = self.count+others
 
     def __len__(self): return self.count
-    def __getitem__(self, i): return [self.windows[i], self.windows[int(self.partners[i])]]
+    def __getitem__(self, i): return [self.window(i), self.window(int(self.partners[i]))]
 
     @property
     def lengths(self):

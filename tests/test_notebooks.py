@@ -98,3 +98,10 @@ def test_readme_is_the_index():
     assert not re.search(r'@@\w+@@', text)
     missing = [p for p in re.findall(r'\]\((?!http)([^)#]+)\)', text) if not (ROOT/p).exists()]
     assert not missing
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_the_first_cell_is_title_and_subtitle_alone(path):
+    "The builder of the site makes a header of it, and drops what else stands there"
+    first = json.loads(path.read_text())['cells'][0]
+    lines = [line for line in ''.join(first['source']).splitlines() if line]
+    assert first['cell_type'] == 'markdown' and [line[:2] for line in lines] == ['# ', '> '], lines
