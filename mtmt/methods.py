@@ -14,6 +14,8 @@ METHODS = {
     'tsl': dict(tasks=('recognition',), weights='none', ner_reduction='mean'),
     'tsl-multi': dict(tasks=('recognition',), weights='none', ner_reduction='mean', teacher_per_source=True,
         teacher_weights='language'),
+    'unitrans': dict(tasks=('recognition',), weights='none', ner_reduction='mean', teacher_seeds=3,
+        vote_weight=1., decode='bio'),
     'mtmt': dict(),
     'mtmt-multi': dict(teacher_per_source=True, teacher_weights='language'),
     'mtmt2': dict(_MTMT2),

@@ -7,7 +7,7 @@ __all__ = ['mix', 'pair_weights', 'pooled_similarity', 'student_similarity', 'ef
            'jensen_shannon', 'agreement_weights', 'DawidSkene', 'dawid_skene', 'reliability_weights',
            'similarity_scores', 'neighbour_shares', 'LanguageIdentifier', 'learn_similarity', 'similarity_weights',
            'sentence_vectors', 'Pooling', 'language_weights', 'rank_sources', 'LanguageWeights', 'word_weights',
-           'combined', 'pooled', 'columns_of', 'TeacherPool']
+           'combined', 'agreed_tags', 'pooled', 'columns_of', 'TeacherPool']
 
 # %% ../nbs/30_pool.ipynb #3bbf3ff8
 import math
@@ -378,27 +378,38 @@ def combined(
     if len(p) == 1: posterior = False                     # nothing to learn from one teacher: it is believed
     return (dawid_skene(p).belief if posterior else mix(p, w)), w
 
+# %% ../nbs/30_pool.ipynb #v0t3p002
+def agreed_tags(
+    p:Tensor # Probabilities, (K, N, C)
+)->Tensor: # (N,)
+    "Find the tag that all recognizers give a word; -1 where they differ"
+    best = p.argmax(-1)
+    return torch.where((best == best[0]).all(0), best[0], -1)
+
 # %% ../nbs/30_pool.ipynb #f7c73eac
 def pooled(
     annotations:Sequence[Annotations], # Of each source's teachers, in the order of the sources
     how:Pooling=Pooling(), # Options
     languages:Tensor|None=None # Weights of the sources for each word, (K, N); for teacher_weights='language'
-)->Annotations: # probabilities (N, C), vectors (N, K, d), weights (N, K), calibration (K, 2)
+)->Annotations: # probabilities (N, C), vectors (N, K, d), weights (N, K), calibration (K, 2), votes (N,)
     "Make one teacher's annotations from several"
     if len(annotations) == 1:
         one, alone = annotations[0], torch.ones(1, 1)
-        if one.vectors is None: return Annotations(one.probabilities.half())
+        said = Annotations(one.probabilities.half(), votes=one.probabilities.argmax(-1))
+        if one.vectors is None: return said
         # views: a large text stays where it lies, on disk
-        return Annotations(one.probabilities.half(), one.vectors[:, None], alone.expand(len(one.vectors), 1),
-            one.calibration if one.calibration is None else one.calibration[None])
-    belief, w = combined(torch.stack([a.probabilities.float() for a in annotations]), how, languages)
+        return replace(said, vectors=one.vectors[:, None], weights=alone.expand(len(one.vectors), 1),
+            calibration=one.calibration if one.calibration is None else one.calibration[None])
+    p = torch.stack([a.probabilities.float() for a in annotations])
+    belief, w = combined(p, how, languages)
+    said = Annotations(belief.half(), votes=agreed_tags(p))
     # predictions of another system come without an evaluator
     has = [k for k, a in enumerate(annotations) if a.vectors is not None]
-    if not has: return Annotations(belief.half())
+    if not has: return said
     vectors = torch.stack([annotations[k].vectors for k in has], 1)
     scales = [annotations[k].calibration for k in has]
     scale = None if scales[0] is None else torch.stack(scales)
-    return Annotations(belief.half(), vectors, w[has].T.float().contiguous(), scale)
+    return replace(said, vectors=vectors, weights=w[has].T.float().contiguous(), calibration=scale)
 
 # %% ../nbs/30_pool.ipynb #51fa5e4d
 def columns_of(

@@ -113,6 +113,7 @@ CHOICES = dict(
     ner_loss=('mse', 'kl'),
     ner_reduction=('sum', 'mean'),
     ner_words=('all', 'pair'),
+    hard_label_usage=('none', 'replace', 'weight'),
     decode=('argmax', 'bio'),
     eval_boundaries=('sentence', 'flat'),
     similarity_map=('sigmoid', 'half', 'learned'),
@@ -134,7 +135,7 @@ CHOICES = dict(
 LEAST = dict(epochs=1, batch_size=0, max_length=8, pairs=2, limit=0, dev_limit=0, seed=0, learning_rate=0,
     freeze_layers=0, rounds=1, source_count=1, knn_k=1, language_rank=1, alignment=0, self_training=0,
     threads=1, weight_decay=0, max_grad_norm=0, similarity_weight=0, head_lr_ratio=0, corpus_pairs=1,
-    pair_memory=1, teacher_seeds=1, student_epochs=0)
+    pair_memory=1, teacher_seeds=1, student_epochs=0, vote_weight=0, hard_label_weight=0)
 SHARES = ('warmup', 'oo_share', 'entity_share', 'other_confidence', 'prototype_mix', 'prototype_threshold',
     'prototype_momentum', 'prototype_least', 'alignment_start')
 
@@ -201,6 +202,9 @@ def _conflicts(recipe):
     if recipe.teacher_weights == 'language' and recipe.teacher_seeds > 1:
         out.append('teacher_weights="language" weighs languages, not seeds: '
             'use uniform, entropy, agreement or reliability with teacher_seeds')
+    if recipe.by_votes and not pool and not others:
+        out.append('vote_weight and hard_label_usage compare teachers, and this recipe has one: set '
+            'teacher_seeds, or teacher_per_source with several sources')
     several = pool or others or recipe.rounds > 1
     if not recipe.teacher_cache and (several or recipe.keep_share < 1 or recipe.knn_reliability):
         out.append('teacher_cache=False asks one teacher of each task at every step: not with '

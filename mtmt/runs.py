@@ -153,7 +153,7 @@ def _neighbours(h, labels, schema, how):
 
 def _rows_of(beliefs, rows):
     "Annotations of some words"
-    given = {k: getattr(beliefs, k) for k in ('probabilities', 'vectors', 'weights')}
+    given = {k: getattr(beliefs, k) for k in ('probabilities', 'vectors', 'weights', 'votes')}
     return replace(beliefs, **{k: v[rows] for k, v in given.items() if v is not None})
 
 # %% ../nbs/60_runs.ipynb #1a574402
@@ -166,7 +166,9 @@ def with_corrections(
     tags = flat(corrected['ner_tags'])
     p = beliefs.probabilities.clone()
     p[len(p)-len(tags):] = torch.nn.functional.one_hot(tags, p.shape[1]).to(p.dtype)
-    return replace(beliefs, probabilities=p)
+    votes = beliefs.votes
+    if votes is not None: votes = torch.cat([votes[:len(p)-len(tags)], tags])
+    return replace(beliefs, probabilities=p, votes=votes)
 
 # %% ../nbs/60_runs.ipynb #60b00002
 def with_second_answers(

@@ -17,7 +17,8 @@ from transformers import set_seed
 
 from .data import MtmtError, Schema
 from .encoders import WordEncoder, freeze, load_tagger, load_tokenizer
-from .losses import agreement_for, draw_pairs, mtmt_loss, pair_cosine, tag_similarity
+from .losses import agreed_labels, agreed_mean, agreement_for, draw_pairs, mtmt_loss, pair_cosine
+from .losses import recognition_loss, tag_similarity, vote_loss
 from .pool import pooled_similarity, student_similarity
 from .prototypes import Prototypes, classes_without_prototype, self_training_step
 from .same_class import joint_similarity
@@ -51,6 +52,12 @@ class Distillation(Prototypes):
     oo_share:float=.5 # Largest share of the same-class pairs that may be O-O
     entity_share:float=0. # Smallest share of the different-class pairs that are two entity words (student)
     hard_labels:bool=False # Learn the recognizer's best tag instead of its probabilities
+    # Words that all of several teachers tag alike: cross-entropy with that tag, times this (UniTrans: 1)
+    vote_weight:float=0.
+    vote_by_confidence:bool=False # There, weigh each word by the teachers' probability of its tag (UniTrans)
+    # The same words: none; replace their probabilities by that tag; weight, a second distance to it (TSL)
+    hard_label_usage:str='none'
+    hard_label_weight:float=1. # Weight of that second distance
     # Deal the values of alpha, beta and gamma out at random: a control that weighs as much, and knows nothing
     permute_weights:bool=False
     # pseudo: by the recognizer's own tags; none; gold [perhaps released], which needs the target's tags
@@ -62,6 +69,11 @@ class Distillation(Prototypes):
     def similarity_kind(self)->str:
         "How the second teacher's answer becomes a similarity: by a map of cosines, or as a product of tags"
         return self.similarity_map if self.similarity_teacher == 'evaluator' else 'product'
+
+    @property
+    def by_votes(self)->bool:
+        "Whether words that all teachers tag alike are learned in a further way"
+        return self.vote_weight > 0 or self.hard_label_usage != 'none'
 
 # %% ../nbs/40_student.ipynb #4d05c8eb
 class PairData(WordData):
@@ -113,6 +125,8 @@ def student_objective(
         p, vectors = _ask(live, batch) if live else (batch['probabilities'].float(), batch.get('vectors'))
         q, kind = scores.softmax(-1), type_of.to(p.device)
         if how.hard_labels: p = one_hot(p.argmax(-1), p.shape[-1]).to(p)
+        votes = batch.get('votes')
+        if how.hard_label_usage == 'replace': p = agreed_labels(p, votes)
         classes = lambda x: class_probabilities(x, schema, how.same_class)
         drawn = torch.empty(0, 2, dtype=torch.long, device=h.device)
         r = s = torch.empty(0, device=h.device)
@@ -127,6 +141,7 @@ def student_objective(
             how.ner_words if len(drawn) else 'all', agreement_map, how.agreement_scope, classes(p),
             batch.get('trust'), how.ner_loss, by_tags,
             pair_generator(seed, -2-step) if how.permute_weights else None)
+        if how.by_votes: parts = _with_votes(parts, how, scores, p, votes)
         if how.self_training:
             own = self_training_step(encoder.prototypes, h, q, p, kind, how, step/steps)
             parts |= dict(loss=parts['loss']+how.self_training*own, self_training=own,
@@ -151,6 +166,20 @@ def _ask(teachers, batch):
     given = batch['input_ids'], batch['attention_mask'], batch['place']
     out = [t and t.encoder.to(given[0].device).eval()(*given) for t in teachers]
     return out[0][1].float().softmax(-1), out[1] and out[1][0].float()[:, None]
+
+# %% ../nbs/40_student.ipynb #v0t3s003
+def _with_votes(parts, how, scores, p, votes):
+    "The parts of a loss, and what the words that all teachers tag alike add to them"
+    more, loss = {}, parts['loss']
+    if how.vote_weight:
+        more['voting'] = vote_loss(scores, votes, p if how.vote_by_confidence else None)
+        loss = loss+how.vote_weight*more['voting']
+    if how.hard_label_usage == 'weight':
+        sure = agreed_labels(p, votes)
+        distance = recognition_loss(scores.softmax(-1), sure, how.ner_reduction, how.ner_loss)
+        more['hard_labels'] = agreed_mean(distance, votes)
+        loss = loss+how.hard_label_weight*more['hard_labels']
+    return parts | more | dict(loss=loss)
 
 # %% ../nbs/40_student.ipynb #c8cdbe9c
 def distil(
@@ -194,6 +223,9 @@ def _check(target, annotations, how, gold):
     if 'similarity' in how.tasks and annotations.vectors is None:
         raise MtmtError('the similarity task needs an evaluator, and these annotations have none; '
             'use tasks="recognition" (method tsl), or add a source with labels')
+    if how.by_votes and annotations.votes is None:
+        raise MtmtError('vote_weight and hard_label_usage need the votes of several teachers; '
+            'pass annotations that `pooled` made')
     if ('gold' in (how.pair_balance, how.similarity_teacher)) != (gold is not None):
         raise MtmtError('give `gold`, the tags of the target, exactly where pair_balance="gold" or '
             'similarity_teacher="gold"')
@@ -201,6 +233,7 @@ def _check(target, annotations, how, gold):
 def _rows(annotations, how, trust, gold):
     "What comes with each word"
     rows = dict(probabilities=annotations.probabilities, trust=trust, gold=gold)
+    if how.by_votes: rows |= dict(votes=annotations.votes)
     if 'similarity' in how.tasks:
         vectors = annotations.vectors
         rows |= dict(vectors=vectors.view(len(vectors), -1, vectors.shape[-1]), weights=annotations.weights)

@@ -412,6 +412,7 @@ class Annotations:
     weights:Tensor|None=None # (N, K): how much each of several evaluators counts; equal when left out
     calibration:Tensor|None=None # (2,), or (K, 2) of several evaluators: slope and shift of the logit
     joint:Tensor|None=None # (3,): weights of evaluator and recognizer in their joint similarity, and a shift
+    votes:Tensor|None=None # (N,): the tag that all of several recognizers find best, or -1
 
 # %% ../nbs/20_teachers.ipynb #aacf6750
 def _new_file(path, **shapes):

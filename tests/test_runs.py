@@ -116,6 +116,7 @@ def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_
     dict(self_training=.5), dict(alignment=.1, alignment_start=0.), dict(head_lr_ratio=.001), dict(attention_mask=False),
     dict(similarity_map='learned', same_class='type'), dict(similarity_teacher='recognizer'),
     dict(similarity_teacher='second-recognizer'), dict(student_similarity='tags', same_class='type'), dict(entity_share=.9),
+    dict(vote_weight=1., teacher_seeds=2), dict(hard_label_usage='replace', teacher_seeds=2), dict(hard_label_usage='weight', teacher_seeds=2),
     dict(student_epochs=3), dict(hard_labels=True), dict(permute_weights=True), dict(teacher_seeds=2), dict(second_opinion=True, similarity_weight=9.),
     dict(select='last'), dict(decode='bio'), dict(freeze_layers=1), dict(weights='bg'), dict(agreement_scope='none')])
 def test_every_option_makes_a_difference_and_none_breaks(shared, tiny_encoder, option):
@@ -125,6 +126,19 @@ def test_every_option_makes_a_difference_and_none_breaks(shared, tiny_encoder, o
     if option not in (dict(decode='bio'), dict(teacher_cache=False), dict(select='last')):
         a, b = weights(out, base), weights(out, other)
         assert any(not torch.equal(a[k], b[k]) for k in set(a) & set(b))
+
+def test_options_of_several_teachers_differ_from_several_teachers_alone(shared, tiny_encoder):
+    "Three seeds of a recognizer; each use of the words that all of them tag alike makes another student"
+    files, out = shared
+    option = dict(teacher_seeds=3, learning_rate=3e-3)
+    uses = dict(vote_weight=1.), dict(vote_weight=1., vote_by_confidence=True), dict(hard_label_usage='replace'), \
+        dict(hard_label_usage='weight'), dict(hard_label_usage='weight', hard_label_weight=9.)
+    each = [weights(out, run(recipe(files, out, tiny_encoder, 'tsl', **option, **use))) for use in ({}, *uses)]
+    assert all(any(not torch.equal(a[k], b[k]) for k in a) for i, a in enumerate(each) for b in each[:i])
+
+@pytest.mark.parametrize('option', [dict(vote_weight=1.), dict(hard_label_usage='weight')])
+def test_one_teacher_has_nobody_to_agree_with(option):
+    with pytest.raises(MtmtError, match='this recipe has one: set teacher_seeds'): make_recipe(method='tsl', **option)
 
 @pytest.mark.parametrize('option', [dict(teacher_weights='uniform'),
     *(dict(teacher_weights=k) for k in ('entropy', 'agreement', 'reliability')),

@@ -1,5 +1,5 @@
 "The student's loss and its training: prototypes that are missing, maps that follow each other, dev sets of several sources."
-import json
+import json, math
 
 import pytest
 import torch
@@ -17,6 +17,8 @@ from mtmt.training import TrainSettings
 
 SCHEMA = Schema(('PER', 'LOC'))
 TYPE_OF = torch.from_numpy(SCHEMA.type_of)
+
+TSL = Distillation(tasks=('recognition',), weights='none', ner_reduction='mean')
 
 def made(seed, words=24, width=8, evaluators=1):
     "A batch by hand: student vectors and scores, teacher probabilities that are confident, evaluators' vectors"
@@ -112,6 +114,27 @@ def test_a_calibrated_student_can_reach_its_evaluators(kind):
     parts_of(how, off, z, batch, calibration=scale)['similarity'].backward()
     assert off.grad.abs().max() > 1e-4
 
+# Words that all teachers tag alike
+
+@pytest.mark.parametrize('option', [dict(vote_weight=.7), dict(vote_weight=.7, vote_by_confidence=True), dict(hard_label_usage='replace'),
+    dict(hard_label_usage='weight', hard_label_weight=.3)])
+def test_votes_in_plain_python(option):
+    "UniTrans and TSL as they are written: four words of three teachers, who agree on the first two"
+    how = Distillation(tasks=('recognition',), weights='none', ner_reduction='mean', **option)
+    h, z, batch = made(8, words=4)
+    p, q, votes = batch['probabilities'].tolist(), z.softmax(-1).tolist(), [3, 0, -1, -1]
+    distance = lambda a, b: sum((x-y)**2 for x, y in zip(a, b))/5
+    sure = [[float(c == v) for c in range(5)] if v >= 0 else row for v, row in zip(votes, p)]
+    target = sure if how.hard_label_usage == 'replace' else p
+    expected = sum(map(distance, q, target))/4
+    said = [p[i][votes[i]] if how.vote_by_confidence else 1. for i in (0, 1)]
+    expected += how.vote_weight*sum(-said[i]*math.log(q[i][votes[i]]) for i in (0, 1))/2
+    if how.hard_label_usage == 'weight': expected += .3*sum(distance(q[i], sure[i]) for i in (0, 1))/2
+    parts = parts_of(how, h, z, batch | dict(votes=torch.tensor(votes)))
+    assert abs(parts['loss'].item()-expected) < 1e-6
+    nobody = parts_of(how, h, z, batch | dict(votes=torch.full((4,), -1)))
+    assert torch.equal(nobody['loss'], parts_of(TSL, h, z, batch)['loss'])
+
 # Training
 
 SETTINGS = TrainSettings(epochs=1, learning_rate=1e-3, max_length=32, device='cpu', precision='fp32')
@@ -123,8 +146,6 @@ def corpora(small_files):
     labelled = load('sw', 'train')
     p = (6*F.one_hot(flat(labelled['ner_tags']), 5).float()).softmax(-1)
     return labelled.remove_columns('ner_tags'), Annotations(p.half()), {lang: load(lang, 'dev') for lang in ('en', 'de')}
-
-TSL = Distillation(tasks=('recognition',), weights='none', ner_reduction='mean')
 
 def test_the_epoch_is_chosen_by_the_mean_over_the_sources(tiny_encoder, corpora, tmp_path):
     "Two dev sets of different size count the same"
@@ -149,7 +170,8 @@ def test_pairs_of_the_corpus_need_two_classes(tiny_encoder, corpora, tmp_path):
 
 @pytest.mark.parametrize('change, message', [
     (dict(how=Distillation()), 'needs an evaluator'), (dict(how=TSL, gold=torch.zeros(3)), 'exactly where pair_balance="gold"'),
-    (dict(how=Distillation(tasks=('recognition',), pair_balance='gold')), 'exactly where pair_balance="gold"')])
+    (dict(how=Distillation(tasks=('recognition',), pair_balance='gold')), 'exactly where pair_balance="gold"'),
+    (dict(how=Distillation(tasks=('recognition',), vote_weight=1.)), 'need the votes of several teachers')])
 def test_what_cannot_work_is_refused(tiny_encoder, corpora, tmp_path, change, message):
     with pytest.raises(MtmtError, match=message):
         distil(*corpora[:2], SCHEMA, tmp_path/'s', encoder=tiny_encoder, settings=SETTINGS, **change)
