@@ -124,10 +124,10 @@ def _add_space(backend):
         backend.normalizer = normalizers.Sequence([*own, normalizers.Prepend(' ')])
 
 # %% ../nbs/10_encoders.ipynb #ee20d53e
-def _load_model(auto_class, name, may_be_new=(), **options):
+def _load_model(auto_class, name, may_be_new=(), pooler=False, **options):
     "A model, and an error where a weight of it is not the checkpoint's"
     _check_weights_file(name)
-    if auto_class is AutoModel and _may_have_pooler(name): options['add_pooling_layer'] = False
+    if auto_class is AutoModel and _may_have_pooler(name): options['add_pooling_layer'] = pooler
     model, loaded = _load(auto_class, name, dtype=torch.float32, use_safetensors=True,
         ignore_mismatched_sizes=True, output_loading_info=True, **options)
     problems = {
@@ -143,7 +143,7 @@ def _load_model(auto_class, name, may_be_new=(), **options):
     return model
 
 def _may_have_pooler(name):
-    "Whether a bare encoder can be built without its pooler, which nothing here uses"
+    "Whether a bare encoder can be built with and without a pooling layer"
     built_by = MODEL_MAPPING[type(load_config(name))].__init__
     return 'add_pooling_layer' in inspect.signature(built_by).parameters
 
@@ -166,10 +166,16 @@ def _check_weights_file(name):
 
 # %% ../nbs/10_encoders.ipynb #a2746289
 def load_encoder(
-    name:str # `embedded`, a folder, or a Hub id
+    name:str, # `embedded`, a folder, or a Hub id
+    pooler:bool=False # With its pooling layer, whose output is a vector of the sentence
 )->PreTrainedModel:
     "Load a bare encoder in single precision"
-    return _load_model(AutoModel, name)
+    if not pooler: return _load_model(AutoModel, name)
+    without = EncoderError(f'{name}: this encoder has no pooling layer of its own; '
+        'use language_vectors="first" or "mean"')
+    if not _may_have_pooler(name): raise without
+    try: return _load_model(AutoModel, name, pooler=True)
+    except EncoderError as e: raise without if 'pooler.' in str(e) else e
 
 # %% ../nbs/10_encoders.ipynb #409122ca
 def freeze(

@@ -6,8 +6,8 @@
 __all__ = ['mix', 'pair_weights', 'pooled_similarity', 'student_similarity', 'effective_sources', 'entropy_weights',
            'jensen_shannon', 'agreement_weights', 'DawidSkene', 'dawid_skene', 'reliability_weights',
            'similarity_scores', 'neighbour_shares', 'LanguageIdentifier', 'learn_similarity', 'similarity_weights',
-           'sentence_vectors', 'Pooling', 'language_weights', 'rank_sources', 'LanguageWeights', 'word_weights',
-           'combined', 'agreed_tags', 'pooled', 'columns_of', 'TeacherPool']
+           'sentence_vectors', 'sentence_states', 'Pooling', 'language_weights', 'rank_sources', 'LanguageWeights',
+           'word_weights', 'combined', 'agreed_tags', 'pooled', 'columns_of', 'TeacherPool']
 
 # %% ../nbs/30_pool.ipynb #3bbf3ff8
 import math
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .data import MtmtError
 from .losses import calibrated, similarity
 from .teachers import Annotations, Evaluator, Recognizer
+from .training import WordData
 
 # %% ../nbs/30_pool.ipynb #1c3496c7
 def mix(
@@ -282,6 +283,29 @@ def sentence_vectors(
     at = torch.arange(len(tokens)).repeat_interleave(lengths)
     return torch.zeros(len(tokens), h.shape[1]).index_add_(0, at, h)/lengths[:, None]
 
+# %% ../nbs/30_pool.ipynb #p00l3p02
+@torch.no_grad()
+def sentence_states(
+    model, # Bare encoder, merely pre-trained; with its pooling layer for `pooled`
+    tokens:Sequence[Sequence[str]], # Words of each sentence
+    tokenizer, # Its tokenizer
+    max_length:int=128, # Pieces in a window
+    kind:str='first' # first: the last layer at the first piece; pooled: after the pooling layer (TSL)
+)->Tensor: # (n, d)
+    "Read the state of each sentence that an encoder keeps at its first piece (TSL, released code)"
+    data = WordData(tokens, tokenizer, max_length)
+    sentence = torch.arange(len(tokens)).repeat_interleave(torch.tensor([len(words) for words in tokens]))
+    out, windows = torch.zeros(len(tokens), model.config.hidden_size), torch.zeros(len(tokens), 1)
+    for some in torch.arange(len(data)).split(64):
+        items = [data[i] for i in some.tolist()]
+        input_ids, mask = data.pad_pieces(items)
+        said = model.eval()(input_ids=input_ids, attention_mask=mask)
+        states = said.pooler_output if kind == 'pooled' else said.last_hidden_state[:, 0]
+        whose = sentence[[int(window['rows'][0]) for window in items]]
+        out.index_add_(0, whose, states)
+        windows.index_add_(0, whose, torch.ones(len(items), 1))
+    return out/windows
+
 # %% ../nbs/30_pool.ipynb #a9b87d0c
 @dataclass(frozen=True)
 class Pooling:
@@ -290,6 +314,9 @@ class Pooling:
     teacher_seeds:int=1 # Teachers of each source or pot, alike but for their seeds
     teacher_weights:str='uniform' # uniform, language (TSL's similarity), entropy, agreement or reliability
     language_similarity:str='learned' # learned, cosine, l1, l2, or neighbours (NN-Rank)
+    # Vector of a sentence: mean of its words, first (state of the first piece), or pooled [TSL, released]
+    language_vectors:str='mean'
+    language_sentences:int=500 # Sentences of each language read for it; 0 for all [TSL]
     language_level:str='domain' # domain: the same for all sentences; sentence: each its own
     language_temperature:str='var' # var: 1/variance of the scores (released); std: 1/standard deviation
     language_rank:int=64 # Rank of the language identifier

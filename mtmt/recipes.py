@@ -126,6 +126,7 @@ CHOICES = dict(
     pairs_from=('batch', 'corpus'),
     teacher_weights=('uniform', 'language', 'entropy', 'agreement', 'reliability'),
     language_similarity=('learned', 'cosine', 'l1', 'l2', 'neighbours'),
+    language_vectors=('mean', 'first', 'pooled'),
     language_level=('domain', 'sentence'),
     language_temperature=('var', 'std'),
     language_penalty=('feature', 'language'),
@@ -135,7 +136,8 @@ CHOICES = dict(
 LEAST = dict(epochs=1, batch_size=0, max_length=8, pairs=2, limit=0, dev_limit=0, seed=0, learning_rate=0,
     freeze_layers=0, rounds=1, source_count=1, knn_k=1, language_rank=1, alignment=0, self_training=0,
     threads=1, weight_decay=0, max_grad_norm=0, similarity_weight=0, head_lr_ratio=0, corpus_pairs=1,
-    pair_memory=1, teacher_seeds=1, student_epochs=0, vote_weight=0, hard_label_weight=0)
+    pair_memory=1, teacher_seeds=1, student_epochs=0, vote_weight=0, hard_label_weight=0,
+    language_sentences=0)
 SHARES = ('warmup', 'oo_share', 'entity_share', 'other_confidence', 'prototype_mix', 'prototype_threshold',
     'prototype_momentum', 'prototype_least', 'alignment_start')
 

@@ -29,7 +29,8 @@ from .data import MtmtError, ReadReport, Schema, content_hash, dataset, read_con
 from .data import tag_names, write_atomically
 from .encoders import WordEncoder, encoder_fingerprint, load_config, load_encoder, load_tokenizer
 from .external import Predictions, as_annotations, read_system
-from .pool import LanguageWeights, Pooling, columns_of, pooled_similarity, rank_sources, sentence_vectors
+from .pool import LanguageWeights, Pooling, columns_of, pooled_similarity, rank_sources, sentence_states
+from .pool import sentence_vectors
 from .prototypes import Prototypes, aligned
 from .recipes import Corpora, Recipe, RecipeError, Start
 from .same_class import knowledge
@@ -240,7 +241,7 @@ def with_sources(
     if not have:
         raise RecipeError(f'sources: no language of {origin} but {recipe.target} has a train and a dev file '
             f'in {recipe.data_dir!r}')
-    read, count = reader(recipe), min(recipe.limit or 500, 500)
+    read, count = reader(recipe), min(filter(None, (recipe.limit, recipe.language_sentences)), default=0)
     text = lambda name, lang: take(load_unlabelled(name, lang, recipe.data_dir, recipe.problems)[0],
         count)['tokens']
     ranked = rank_sources({l: read(text(origin, l)) for l in have},
@@ -258,8 +259,11 @@ def reader(
     recipe:Recipe # Its encoder, and the pieces in a window
 )->Callable: # tokens -> sentence vectors, (n, d)
     "Make what reads sentences with the encoder as it is before any training"
+    kind, tokenizer = recipe.language_vectors, load_tokenizer(recipe.encoder)
+    if kind != 'mean':
+        model = load_encoder(recipe.encoder, pooler=kind == 'pooled')
+        return lambda tokens: sentence_states(model, tokens, tokenizer, recipe.max_length, kind)
     encoder = WordEncoder(load_encoder(recipe.encoder), recipe.attention_mask)
-    tokenizer = load_tokenizer(recipe.encoder)
     return lambda tokens: sentence_vectors(encoder, tokens, tokenizer, recipe.max_length)
 
 # %% ../nbs/58_workshop.ipynb #a154b6f2
@@ -270,9 +274,10 @@ def source_weights(
 )->LanguageWeights|None: # tokens -> (K, N); None where the recipe does not ask for it
     "Weight the sources by language similarity, as the encoder sees it before any training"
     if recipe.teacher_weights != 'language': return None
-    texts = [take(c, 500)['tokens'] for c in materials.sources.values()]
-    out = LanguageWeights(reader(recipe), texts, take(materials.target, 500)['tokens'], recipe.part(Pooling),
-        recipe.seed)
+    count = recipe.language_sentences
+    texts = [take(c, count)['tokens'] for c in materials.sources.values()]
+    out = LanguageWeights(reader(recipe), texts, take(materials.target, count)['tokens'],
+        recipe.part(Pooling), recipe.seed)
     each = zip(materials.sources, out.domain[:, 0].tolist())
     say('weights of the sources: '+', '.join(f'{lang} {weight:.2f}' for lang, weight in each))
     return out

@@ -5,10 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from transformers import AutoTokenizer, BertConfig, BertModel, set_seed
+
 from mtmt.data import MtmtError
+from mtmt.encoders import load_encoder
 from mtmt.losses import calibrated, cosine, pair_cosine, similarity, similarity_loss
 from mtmt.pool import (Pooling, columns_of, combined, dawid_skene, mix, pair_weights, pooled_similarity, reliability_weights,
-    student_similarity)
+    sentence_states, student_similarity)
+from mtmt.windows import windows
 
 WEIGHTS = Pooling(teacher_weights='reliability')
 POSTERIOR = Pooling(teacher_weights='reliability', reliability_use='posterior')
@@ -166,3 +170,25 @@ def test_columns_go_by_name_in_any_order():
 def test_cosine_is_that_of_the_formula():
     a, b = torch.tensor([[3., 4.]]), torch.tensor([[4., 3.]])
     assert torch.allclose(cosine(a, b), torch.tensor([24/25]))
+
+# Vectors of sentences
+
+def test_the_pooled_state_is_the_models_own(tiny_encoder, tmp_path):
+    "Each sentence alone in the model, and the mean of both windows of the one that is too long"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
+    set_seed(0)
+    own = BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64))
+    own.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = load_encoder(str(tmp_path), pooler=True)
+    short, long = ['Amina', 'left', 'Kano'], ['Kofi']*9
+    pieces = lambda words: torch.tensor([[2, *tokenizer.convert_tokens_to_ids(words), 3]])
+    for kind in ('pooled', 'first'):
+        read = lambda words: (lambda x: x.pooler_output if kind == 'pooled' else x.last_hidden_state[:, 0])(own.eval()(pieces(words)))[0]
+        found = sentence_states(model, [long, short], tokenizer, 9, kind)
+        assert torch.allclose(found[1], read(short), atol=1e-6) and not torch.equal(found[0], found[1])
+    assert torch.allclose(sentence_states(model, [long], tokenizer, 64, 'pooled')[0], own(pieces(long)).pooler_output[0], atol=1e-6)
+    parts = windows([long], tokenizer, 8)
+    each = [own(torch.from_numpy(part['input_ids']).long()[None]).last_hidden_state[0, 0] for part in parts]
+    assert len(each) > 1 and torch.allclose(sentence_states(model, [long], tokenizer, 8)[0], sum(each)/len(each), atol=1e-6)

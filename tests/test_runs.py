@@ -136,6 +136,14 @@ def test_options_of_several_teachers_differ_from_several_teachers_alone(shared, 
     each = [weights(out, run(recipe(files, out, tiny_encoder, 'tsl', **option, **use))) for use in ({}, *uses)]
     assert all(any(not torch.equal(a[k], b[k]) for k in a) for i, a in enumerate(each) for b in each[:i])
 
+def test_the_vector_of_a_sentence_weighs_the_languages(shared, tiny_encoder):
+    "Other vectors, and other sentences, give other weights of the sources; an encoder without a pooling layer is told"
+    files, out = shared
+    ask = lambda **more: run(recipe(files, out, tiny_encoder, 'tsl-multi', language_temperature='std', **more))
+    each = [tuple(ask(**more)['teacher_weights'].values()) for more in ({}, dict(language_vectors='first'), dict(language_sentences=7))]
+    assert len(set(each)) == 3 and ask(language_sentences=0)['teacher_weights'] == ask()['teacher_weights']
+    with pytest.raises(MtmtError, match='no pooling layer of its own; use language_vectors='): ask(language_vectors='pooled')
+
 @pytest.mark.parametrize('option', [dict(vote_weight=1.), dict(hard_label_usage='weight')])
 def test_one_teacher_has_nobody_to_agree_with(option):
     with pytest.raises(MtmtError, match='this recipe has one: set teacher_seeds'): make_recipe(method='tsl', **option)
