@@ -16,6 +16,8 @@ METHODS = {
         teacher_weights='language'),
     'unitrans': dict(tasks=('recognition',), weights='none', ner_reduction='mean', teacher_seeds=3,
         vote_weight=1., decode='bio'),
+    'colada': dict(tasks=('recognition',), weights='none', ner_loss='kl', hard_labels=True,
+        knn_reliability=True, knn_vectors='all-pieces', rounds=8, rounds_renew=('choice',), decode='bio'),
     'mtmt': dict(),
     'mtmt-multi': dict(teacher_per_source=True, teacher_weights='language'),
     'mtmt2': dict(_MTMT2),

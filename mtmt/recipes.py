@@ -124,6 +124,7 @@ CHOICES = dict(
     same_class=('tag', 'type'),
     pair_balance=('pseudo', 'none', 'gold'),
     pairs_from=('batch', 'corpus'),
+    knn_vectors=('first-piece', 'all-pieces'),
     teacher_weights=('uniform', 'language', 'entropy', 'agreement', 'reliability'),
     language_similarity=('learned', 'cosine', 'l1', 'l2', 'neighbours'),
     language_vectors=('mean', 'first', 'pooled'),
@@ -159,6 +160,8 @@ def _wrong_values(recipe):
     tasks = set(recipe.tasks)
     if tasks-{'recognition', 'similarity'} or (tasks and 'recognition' not in tasks):
         out.append(f'tasks: {recipe.tasks}; recognition, or recognition and similarity, or none')
+    if set(recipe.rounds_renew)-{'choice'}:
+        out.append(f'rounds_renew: {", ".join(recipe.rounds_renew)}; choice, or nothing')
     if not 0 < recipe.keep_share <= 1:
         out.append(f'keep_share: {recipe.keep_share}; a share of the sentences, over 0 and up to 1')
     if wrong := [x for x in recipe.other_labels if '=' not in x]:
@@ -214,8 +217,9 @@ def _conflicts(recipe):
     if recipe.by_translation and (recipe.tasks or not recipe.translations):
         out.append('by_translation=True needs translations, a file of translated sentences of the target, '
             'and no student: use method="translate-test"')
-    return out+_conflicts_of_similarity(recipe)
+    return out+_conflicts_of_similarity(recipe)+_conflicts_of_rounds(recipe)
 
+# %% ../nbs/55_recipes.ipynb #c0nfl1c2
 def _conflicts_of_similarity(recipe):
     "Options of the second task that do not go together"
     out = []
@@ -229,6 +233,15 @@ def _conflicts_of_similarity(recipe):
         out.append('similarity_teacher: only an evaluator can be asked at every step (teacher_cache=False)')
     if recipe.supervised and recipe.tasks:
         out.append('supervised=True has no student: use method="upper-bound"')
+    return out
+
+def _conflicts_of_rounds(recipe):
+    "Options of several rounds that do not go together"
+    out = []
+    if recipe.rounds_renew and recipe.rounds == 1:
+        out.append('rounds_renew: there is one round, and nothing to renew; set rounds to 2 or more')
+    if 'choice' in recipe.rounds_renew and recipe.keep_share == 1 and not recipe.knn_reliability:
+        out.append('rounds_renew=choice renews knn_reliability and keep_share; set one of them')
     return out
 
 def _conflicts_of_corrections(recipe):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['run_made_from', 'run_name', 'planned_runs', 'Lesson', 'choose', 'with_corrections', 'with_second_answers',
-           'with_second_opinion', 'distil_rounds', 'Outcome', 'predict', 'versions', 'record', 'run', 'Reopened',
-           'reopen', 'score_system']
+           'with_second_opinion', 'next_lesson', 'distil_rounds', 'Outcome', 'predict', 'versions', 'record', 'run',
+           'Reopened', 'reopen', 'score_system']
 
 # %% ../nbs/60_runs.ipynb #274745a3
 import hashlib, json, logging, platform, resource, shutil, subprocess, time
@@ -34,6 +34,7 @@ from .records import FORMAT, RecordError, changed_parts, damaged_files, folder_n
 from .records import read_record, write_record
 from .same_class import second_opinion
 from .selection import Refinement, language_score, least_foreign, neighbour_weights, neighbours_alike
+from .selection import word_states
 from .student import Distillation, distil
 from .teachers import Annotations, DamagedError, Recognizer, class_probabilities, flat
 from .teachers import load_evaluator, load_recognizer
@@ -120,11 +121,14 @@ def choose(
     "Choose the sentences that stay, and weight the words"
     gold = flat(materials.gold['ner_tags']) if materials.gold else None
     if how.keep_share == 1 and not how.knn_reliability: return Lesson(materials.target, beliefs, gold=gold)
-    lengths = [len(t) for t in materials.target['tokens']]
+    tokens = materials.target['tokens']
+    lengths = [len(t) for t in tokens]
     trust, foreign = [], []
     for group, recognizer in teachers.recognizers.items():
-        h, p = _seen(recognizer, materials.target['tokens'])
-        if how.knn_reliability: trust.append(_neighbours(h, p.argmax(-1), materials.schema, how))
+        h, p = _seen(recognizer, tokens)
+        if how.knn_reliability:
+            where = h if how.knn_vectors == 'first-piece' else word_states(recognizer, tokens)
+            trust.append(_neighbours(where, p.argmax(-1), materials.schema, how))
         if how.keep_share < 1:
             source = _seen(recognizer, take(materials.train(groups[group]), 2000)['tokens'])[0]
             foreign.append(language_score(source, h, lengths, seed=seed))
@@ -201,6 +205,25 @@ def with_second_opinion(
     weighed = replace(recipe, similarity_weight=recipe.similarity_weight*share)
     return weighed, replace(lesson, annotations=beliefs)
 
+# %% ../nbs/60_runs.ipynb #r0und001
+def next_lesson(
+    recipe:Recipe, # What a round renews
+    materials:Materials, # Text and tag set
+    student:Recognizer, # The student of the last round
+    lesson:Lesson, # What it learned from
+    beliefs:Annotations|None, # The first teachers' predictions on the whole text; for rounds_renew
+    say:Callable[[str], None] # Receives a line
+)->Lesson:
+    "Put a student in the place of the recognizer, for the student of the next round"
+    anew = 'choice' in recipe.rounds_renew
+    text, before = (materials.target, beliefs) if anew else (lesson.target, lesson.annotations)
+    p = student.probabilities(text['tokens'], 'student reads the target').half()
+    now = replace(before, probabilities=p, joint=lesson.annotations.joint)
+    if not anew: return replace(lesson, annotations=now)
+    alone = Teachers(dict(student=student), {}, {})
+    return choose(recipe.part(Refinement), materials, alone, now, dict(student=recipe.source_names),
+        recipe.seed, say)
+
 # %% ../nbs/60_runs.ipynb #3395d846
 def distil_rounds(
     recipe:Recipe, # How students learn
@@ -208,7 +231,8 @@ def distil_rounds(
     teachers:Teachers, # Asked at every step where teacher_cache is off
     lesson:Lesson, # What they learn from
     folder, # Folder of the run
-    say:Callable[[str], None] # Receives a line for each step
+    say:Callable[[str], None], # Receives a line for each step
+    beliefs:Annotations|None=None # Predictions on the whole text; for rounds_renew
 )->list[Recognizer]: # One for each round
     "Distil the student of each round"
     say(f'student: learning {" and ".join(recipe.tasks)}')
@@ -224,8 +248,7 @@ def distil_rounds(
         students.append(_whole(place, recipe.encoder, say) or make())
         if number < recipe.rounds:
             say(f'round {number} of {recipe.rounds} is done')
-            p = students[-1].probabilities(lesson.target['tokens'], 'student reads the target').half()
-            lesson = replace(lesson, annotations=replace(lesson.annotations, probabilities=p))
+            lesson = next_lesson(recipe, materials, students[-1], lesson, beliefs, say)
     return students
 
 def _whole(place, encoder, say):
@@ -360,7 +383,7 @@ def _carry_out(recipe, materials, made_from, folder, test, report, shop):
         lesson = choose(recipe.part(Refinement), materials, teachers, beliefs, source_groups(recipe),
             recipe.seed, shop.say)
         weighed, lesson = with_second_opinion(recipe, lesson, known, shop.say)
-        students = distil_rounds(weighed, materials, teachers, lesson, folder, shop.say)
+        students = distil_rounds(weighed, materials, teachers, lesson, folder, shop.say, beliefs)
     outcome = Outcome({}, '')
     if test.num_rows: outcome = predict(recipe, teachers, students, languages, test['tokens'])
     if test.num_rows and recipe.translations: _add_translate_test(outcome, recipe, teachers, test, shop.say)

@@ -82,7 +82,7 @@ def test_another_input_is_another_run(small_files, tmp_path, encoder, change):
     assert len(both.left_out) == 1 and f'{first["run"]}: left out, {second["run"]} is newer' in both.left_out[0]
 
 OTHER_VALUES = dict(target='de', sources=('de',), weights='ab', tasks=('recognition',), method='mtmt-gamma', benchmark='wikiann',
-    source_benchmark='files', other_labels=('X=PER',), keep_share=.5, similarity_weight=.3)
+    source_benchmark='files', other_labels=('X=PER',), keep_share=.5, similarity_weight=.3, rounds_renew=('choice',))
 
 def other_value(name):
     "Another valid value of an option"

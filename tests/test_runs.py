@@ -112,7 +112,8 @@ def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_
 
 @pytest.mark.parametrize('option', [dict(similarity_map='half', agreement_map='cosine'), dict(calibrate_similarity=True),
     dict(ner_loss='kl'), dict(same_class='type'), dict(ner_words='pair', agreement_scope='pair'), dict(pairs_from='corpus', corpus_pairs=60),
-    dict(pair_balance='none'), dict(teacher_cache=False), dict(knn_reliability=True), dict(keep_share=.6), dict(rounds=2),
+    dict(pair_balance='none'), dict(teacher_cache=False), dict(knn_reliability=True), dict(keep_share=.6),
+    dict(knn_reliability=True, knn_vectors='all-pieces'), dict(keep_share=.6, rounds=2, rounds_renew=('choice',)), dict(rounds=2),
     dict(self_training=.5), dict(alignment=.1, alignment_start=0.), dict(head_lr_ratio=.001), dict(attention_mask=False),
     dict(similarity_map='learned', same_class='type'), dict(similarity_teacher='recognizer'),
     dict(similarity_teacher='second-recognizer'), dict(student_similarity='tags', same_class='type'), dict(entity_share=.9),
@@ -217,6 +218,21 @@ def test_rounds_are_scored_and_taken_up_again(small_files, tmp_path, tiny_encode
     again = run(r)
     b = weights(tmp_path, again)
     assert all(torch.equal(a[k], b[k]) for k in a) and again['systems'] == first['systems']
+
+def test_a_round_chooses_anew(shared, tiny_encoder):
+    "The second student's words and sentences are chosen by the first; the first student is the same"
+    files, out = shared
+    said, option = [], dict(rounds=2, keep_share=.5, knn_reliability=True, learning_rate=3e-3)
+    plain, anew = (run(recipe(files, out, tiny_encoder, 'tsl', **option, **more), said.append) for more in ({}, dict(rounds_renew='choice')))
+    assert sum('20 of 40 sentences kept' in line for line in said) == 3
+    assert plain['systems']['round1'] == anew['systems']['round1']
+    a, b = (weights(out, result) for result in (plain, anew))
+    assert any(not torch.equal(a[k], b[k]) for k in a)
+
+@pytest.mark.parametrize('option, message', [(dict(rounds_renew='choice', keep_share=.5), 'set rounds to 2 or more'),
+    (dict(rounds_renew='choice', rounds=2), 'set one of them'), (dict(rounds_renew='selector', rounds=2), 'choice, or nothing')])
+def test_a_round_renews_what_there_is(option, message):
+    with pytest.raises(MtmtError, match=message): make_recipe(method='tsl', **option)
 
 def edit(name): return lambda files: (files/name).unlink()
 BAD = [(lambda f: (f/'sw.train.conll').unlink(), {}, r'no file sw\.train\.conll or sw\.train\.txt; languages with a train split here: de, en'),
