@@ -270,7 +270,8 @@ def _teachers_read(recipe, materials, teachers, folder):
     silent = lambda line: None
     each = annotations(recipe, materials, teachers, Workshop(folder, silent))
     languages = source_weights(recipe, materials, silent)
-    beliefs = pooled(each, recipe.part(Pooling), languages and languages(materials.target['tokens']))
+    text, how = materials.target['tokens'], recipe.part(Pooling)
+    beliefs = pooled(each, how, languages and languages(text), [len(words) for words in text])
     groups = list(teachers.recognizers)
     alone = {f'recognizer-{g}': a.probabilities for g, a in zip(groups, each)} if len(groups) > 1 else {}
     return alone | dict(recognizer=beliefs.probabilities), beliefs

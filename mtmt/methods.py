@@ -18,6 +18,8 @@ METHODS = {
         vote_weight=1., decode='bio'),
     'colada': dict(tasks=('recognition',), weights='none', ner_loss='kl', hard_labels=True,
         knn_reliability=True, knn_vectors='all-pieces', rounds=8, rounds_renew=('choice',), decode='bio'),
+    'advpicker': dict(tasks=('recognition',), weights='none', ner_reduction='mean', teacher_seeds=5,
+        teacher_weights='most-certain', adversary=.01, keep_share=.8, decode='bio'),
     'mtmt': dict(),
     'mtmt-multi': dict(teacher_per_source=True, teacher_weights='language'),
     'mtmt2': dict(_MTMT2),

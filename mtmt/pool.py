@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['mix', 'pair_weights', 'pooled_similarity', 'student_similarity', 'effective_sources', 'entropy_weights',
-           'jensen_shannon', 'agreement_weights', 'DawidSkene', 'dawid_skene', 'reliability_weights',
+           'jensen_shannon', 'agreement_weights', 'certain_weights', 'DawidSkene', 'dawid_skene', 'reliability_weights',
            'similarity_scores', 'neighbour_shares', 'LanguageIdentifier', 'learn_similarity', 'similarity_weights',
            'sentence_vectors', 'sentence_states', 'Pooling', 'language_weights', 'rank_sources', 'LanguageWeights',
            'word_weights', 'combined', 'agreed_tags', 'pooled', 'columns_of', 'TeacherPool']
@@ -122,6 +122,17 @@ def agreement_weights(
     if len(p) == 1: return p.new_ones(p.shape[:2])
     others = (p.sum(0, keepdim=True)-p)/(len(p)-1)
     return (_log_base(base, p)-jensen_shannon(p, others)/temperature).softmax(0)
+
+# %% ../nbs/30_pool.ipynb #adv00p02
+def certain_weights(
+    p:Tensor, # Probabilities, (K, N, C)
+    lengths:Sequence[int]|None=None # Words of each sentence; one sentence when left out
+)->Tensor: # (K, N), of zeros and ones
+    "Believe each sentence to the teacher that is most certain of it (AdvPicker's merge of seeds)"
+    lengths = torch.tensor([p.shape[1]] if lengths is None else lengths)
+    sentence = torch.arange(len(lengths)).repeat_interleave(lengths)
+    sure = p.new_zeros(len(p), len(lengths)).index_add_(1, sentence, p.max(-1).values)/lengths
+    return F.one_hot(sure.argmax(0), len(p)).T[:, sentence].float()
 
 # %% ../nbs/30_pool.ipynb #113c3476
 @dataclass
@@ -312,7 +323,8 @@ class Pooling:
     "How several sources' teachers become one"
     teacher_per_source:bool=False # A recognizer and an evaluator for each source, instead of one for all
     teacher_seeds:int=1 # Teachers of each source or pot, alike but for their seeds
-    teacher_weights:str='uniform' # uniform, language (TSL's similarity), entropy, agreement or reliability
+    # uniform, language (TSL's similarity), entropy, agreement, reliability, or most-certain (AdvPicker)
+    teacher_weights:str='uniform'
     language_similarity:str='learned' # learned, cosine, l1, l2, or neighbours (NN-Rank)
     # Vector of a sentence: mean of its words, first (state of the first piece), or pooled [TSL, released]
     language_vectors:str='mean'
@@ -385,10 +397,12 @@ class LanguageWeights:
 def word_weights(
     p:Tensor, # Probabilities, (K, N, C)
     how:Pooling, # Options
-    languages:Tensor|None=None # Weights of the sources for each word, (K, N); for teacher_weights='language'
+    languages:Tensor|None=None, # Weights of the sources for each word, (K, N); for teacher_weights='language'
+    lengths:Sequence[int]|None=None # Words of each sentence; for teacher_weights='most-certain'
 )->Tensor: # (K, N)
     "Weigh the teachers for each word, as the options say"
     if how.teacher_weights == 'language': return languages
+    if how.teacher_weights == 'most-certain': return certain_weights(p, lengths)
     ways = dict(entropy=entropy_weights, agreement=agreement_weights, reliability=reliability_weights)
     weigh = ways.get(how.teacher_weights)
     return weigh(p) if weigh else p.new_full(p.shape[:2], 1/len(p))
@@ -397,10 +411,11 @@ def word_weights(
 def combined(
     p:Tensor, # Probabilities, (K, N, C)
     how:Pooling=Pooling(), # Options
-    languages:Tensor|None=None # Weights of the sources for each word, (K, N); for teacher_weights='language'
+    languages:Tensor|None=None, # Weights of the sources for each word, (K, N); for teacher_weights='language'
+    lengths:Sequence[int]|None=None # Words of each sentence; for teacher_weights='most-certain'
 )->tuple[Tensor, Tensor]: # Probabilities (N, C), and the weights (K, N)
     "Combine the predictions of several recognizers"
-    w = word_weights(p, how, languages)
+    w = word_weights(p, how, languages, lengths)
     posterior = how.teacher_weights == 'reliability' and how.reliability_use == 'posterior'
     if len(p) == 1: posterior = False                     # nothing to learn from one teacher: it is believed
     return (dawid_skene(p).belief if posterior else mix(p, w)), w
@@ -417,7 +432,8 @@ def agreed_tags(
 def pooled(
     annotations:Sequence[Annotations], # Of each source's teachers, in the order of the sources
     how:Pooling=Pooling(), # Options
-    languages:Tensor|None=None # Weights of the sources for each word, (K, N); for teacher_weights='language'
+    languages:Tensor|None=None, # Weights of the sources for each word, (K, N); for teacher_weights='language'
+    lengths:Sequence[int]|None=None # Words of each sentence; for teacher_weights='most-certain'
 )->Annotations: # probabilities (N, C), vectors (N, K, d), weights (N, K), calibration (K, 2), votes (N,)
     "Make one teacher's annotations from several"
     if len(annotations) == 1:
@@ -428,7 +444,7 @@ def pooled(
         return replace(said, vectors=one.vectors[:, None], weights=alone.expand(len(one.vectors), 1),
             calibration=one.calibration if one.calibration is None else one.calibration[None])
     p = torch.stack([a.probabilities.float() for a in annotations])
-    belief, w = combined(p, how, languages)
+    belief, w = combined(p, how, languages, lengths)
     said = Annotations(belief.half(), votes=agreed_tags(p))
     # predictions of another system come without an evaluator
     has = [k for k, a in enumerate(annotations) if a.vectors is not None]
@@ -496,4 +512,5 @@ class TeacherPool:
         note:str='reading' # Text at the progress bar
     )->Tensor: # (N, C)
         "Predict with all of them as one"
-        return combined(self.ask(tokens, note), self.how, self.languages and self.languages(tokens))[0]
+        languages, lengths = self.languages and self.languages(tokens), [len(words) for words in tokens]
+        return combined(self.ask(tokens, note), self.how, languages, lengths)[0]

@@ -125,7 +125,7 @@ CHOICES = dict(
     pair_balance=('pseudo', 'none', 'gold'),
     pairs_from=('batch', 'corpus'),
     knn_vectors=('first-piece', 'all-pieces'),
-    teacher_weights=('uniform', 'language', 'entropy', 'agreement', 'reliability'),
+    teacher_weights=('uniform', 'language', 'entropy', 'agreement', 'reliability', 'most-certain'),
     language_similarity=('learned', 'cosine', 'l1', 'l2', 'neighbours'),
     language_vectors=('mean', 'first', 'pooled'),
     language_level=('domain', 'sentence'),
@@ -138,7 +138,7 @@ LEAST = dict(epochs=1, batch_size=0, max_length=8, pairs=2, limit=0, dev_limit=0
     freeze_layers=0, rounds=1, source_count=1, knn_k=1, language_rank=1, alignment=0, self_training=0,
     threads=1, weight_decay=0, max_grad_norm=0, similarity_weight=0, head_lr_ratio=0, corpus_pairs=1,
     pair_memory=1, teacher_seeds=1, student_epochs=0, vote_weight=0, hard_label_weight=0,
-    language_sentences=0)
+    language_sentences=0, adversary=0)
 SHARES = ('warmup', 'oo_share', 'entity_share', 'other_confidence', 'prototype_mix', 'prototype_threshold',
     'prototype_momentum', 'prototype_least', 'alignment_start')
 
@@ -200,6 +200,8 @@ def _conflicts(recipe):
     if recipe.teacher_weights == 'language' and others:
         out.append('teacher_weights="language" has no weight for other systems; '
             'use uniform, entropy, agreement or reliability')
+    if recipe.alignment and recipe.adversary:
+        out.append('alignment and adversary are two lessons of a recognizer, and it takes one: set one to 0')
     pool = recipe.teacher_per_source or recipe.teacher_seeds > 1
     if recipe.teacher_weights != 'uniform' and not pool and not others:
         out.append(f'teacher_weights={recipe.teacher_weights!r} needs teacher_per_source=True: '

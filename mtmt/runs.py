@@ -280,7 +280,8 @@ def predict(
     how, groups = recipe.part(Pooling), list(teachers.recognizers)
     pool = TeacherPool(list(teachers.recognizers.values()), how, languages)
     each = pool.ask(tokens, 'recognizer reads the test')
-    one, weights = combined(each, how, languages and languages(tokens))
+    lengths = [len(t) for t in tokens]
+    one, weights = combined(each, how, languages and languages(tokens), lengths)
     p = {'recognizer': one}
     if len(groups) > 1: p |= {f'recognizer-{group}': x for group, x in zip(groups, each)}
     for number, student in enumerate(students, 1):
@@ -290,7 +291,6 @@ def predict(
         raise MtmtError(f'{", ".join(broken)}: probabilities that are no numbers; lower learning_rate, '
             'or use precision="fp32"')
     p = {name: x.float().contiguous().numpy() for name, x in p.items()}
-    lengths = [len(t) for t in tokens]
     tags = {name: decode(x, lengths, pool.tags, recipe.decode) for name, x in p.items()}
     shares = {group: round(w.mean().item(), 4) for group, w in zip(groups, weights)}
     return Outcome(tags, 'student' if students else 'recognizer', p, shares)
@@ -378,7 +378,8 @@ def _carry_out(recipe, materials, made_from, folder, test, report, shop):
     students = []
     if recipe.tasks:
         asked = annotations(recipe, materials, teachers, shop)
-        beliefs = pooled(asked, recipe.part(Pooling), languages and languages(materials.target['tokens']))
+        text, how = materials.target['tokens'], recipe.part(Pooling)
+        beliefs = pooled(asked, how, languages and languages(text), [len(words) for words in text])
         beliefs = with_corrections(with_second_answers(beliefs, recipe, materials), materials.corrected)
         lesson = choose(recipe.part(Refinement), materials, teachers, beliefs, source_groups(recipe),
             recipe.seed, shop.say)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from zipfile import is_zipfile
 
@@ -408,9 +408,12 @@ class WordTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def create_optimizer(self, model=None):
-        "Give the linear layer a learning rate of its own (MTMT's released code divides it by 1000)"
-        optimizer = super().create_optimizer(model)
-        _divide_groups(optimizer, self.model.added, self.args.learning_rate, self.head_lr_ratio)
+        "Give the linear layer (MTMT's code divides by 1000) and modules with a `learning_rate` their own"
+        optimizer, children = super().create_optimizer(model), self.model.children()
+        own = {module: module.learning_rate for module in children if hasattr(module, 'learning_rate')}
+        if self.model.added is not None and self.head_lr_ratio != 1:
+            own |= {self.model.added: self.args.learning_rate*self.head_lr_ratio}
+        if len(optimizer.param_groups) == 2: _divide_groups(optimizer, own)
         return optimizer
 
     def evaluate(self, *args, **kwargs):
@@ -420,14 +423,13 @@ class WordTrainer(Trainer):
         return metrics
 
 # %% ../nbs/16_training.ipynb #114125f3
-def _divide_groups(optimizer, added, learning_rate, ratio):
-    "Put the weights that a training adds into groups of their own"
-    if added is None or ratio == 1 or len(optimizer.param_groups) != 2: return
-    of_added = {id(weight) for weight in added.parameters()}
-    for group in list(optimizer.param_groups):
-        mine = [weight for weight in group['params'] if id(weight) in of_added]
-        group['params'] = [weight for weight in group['params'] if id(weight) not in of_added]
-        if mine: optimizer.add_param_group({**group, 'params': mine, 'lr': learning_rate*ratio})
+def _divide_groups(optimizer, own):
+    "Put the weights of modules with a learning rate of their own into groups of their own"
+    for (module, rate), group in product(own.items(), list(optimizer.param_groups)):
+        of_module = {id(weight) for weight in module.parameters()}
+        mine = [weight for weight in group['params'] if id(weight) in of_module]
+        group['params'] = [weight for weight in group['params'] if id(weight) not in of_module]
+        if mine: optimizer.add_param_group({**group, 'params': mine, 'lr': rate})
 
 def _check_loss(parts, step, steps, learning_rate):
     "Stop where the loss is no number"

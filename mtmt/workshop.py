@@ -34,6 +34,7 @@ from .pool import sentence_vectors
 from .prototypes import Prototypes, aligned
 from .recipes import Corpora, Recipe, RecipeError, Start
 from .same_class import knowledge
+from .selection import against_languages
 from .teachers import MODEL_OF_TASK, Annotations, DamagedError, Evaluator, Recognizer, annotate
 from .teachers import calibration, class_probabilities, flat, load_evaluator, load_recognizer
 from .teachers import train_evaluator, train_recognizer, word_classes
@@ -321,6 +322,8 @@ def teacher_made_from(
     out = dict(task=task, schema=materials.schema.types, train=content_hash(materials.train(langs)),
         dev=[content_hash(d) for d in (materials.dev(langs) or {}).values()], start=start, settings=own)
     if task == 'similarity': return out | dict(pairs=_pair_options(recipe), kit=kit('teachers'))
+    if recipe.adversary:
+        return out | dict(adversary=recipe.adversary, target=materials.hashes['target'], kit=kit('selection'))
     if not recipe.alignment: return out | dict(kit=kit('teachers'))
     options = {k: v for k, v in asdict(recipe.part(Prototypes)).items() if k not in _STUDENTS_OWN}
     return out | dict(alignment=options, target=materials.hashes['target'], kit=kit('prototypes'))
@@ -423,6 +426,7 @@ def _train(recipe, materials, task, langs, folder, say):
     more = dict(dev=materials.dev(langs), settings=teacher_settings(recipe), **asdict(recipe.part(Start)))
     if task == 'similarity': return train_evaluator(text, folder, **more, **_pair_options(recipe))
     if recipe.alignment: more |= dict(lesson=aligned(materials.target['tokens'], recipe.part(Prototypes)))
+    if recipe.adversary: more |= dict(lesson=against_languages(materials.target['tokens'], recipe.adversary))
     return train_recognizer(text, folder, **more)
 
 def train_teachers(

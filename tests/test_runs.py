@@ -114,6 +114,7 @@ def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_
     dict(ner_loss='kl'), dict(same_class='type'), dict(ner_words='pair', agreement_scope='pair'), dict(pairs_from='corpus', corpus_pairs=60),
     dict(pair_balance='none'), dict(teacher_cache=False), dict(knn_reliability=True), dict(keep_share=.6),
     dict(knn_reliability=True, knn_vectors='all-pieces'), dict(keep_share=.6, rounds=2, rounds_renew=('choice',)), dict(rounds=2),
+    dict(adversary=.5),
     dict(self_training=.5), dict(alignment=.1, alignment_start=0.), dict(head_lr_ratio=.001), dict(attention_mask=False),
     dict(similarity_map='learned', same_class='type'), dict(similarity_teacher='recognizer'),
     dict(similarity_teacher='second-recognizer'), dict(student_similarity='tags', same_class='type'), dict(entity_share=.9),
@@ -129,11 +130,11 @@ def test_every_option_makes_a_difference_and_none_breaks(shared, tiny_encoder, o
         assert any(not torch.equal(a[k], b[k]) for k in set(a) & set(b))
 
 def test_options_of_several_teachers_differ_from_several_teachers_alone(shared, tiny_encoder):
-    "Three seeds of a recognizer; each use of the words that all of them tag alike makes another student"
+    "Three seeds of a recognizer; each way to merge them, or to use the words that all of them tag alike, makes another student"
     files, out = shared
     option = dict(teacher_seeds=3, learning_rate=3e-3)
     uses = dict(vote_weight=1.), dict(vote_weight=1., vote_by_confidence=True), dict(hard_label_usage='replace'), \
-        dict(hard_label_usage='weight'), dict(hard_label_usage='weight', hard_label_weight=9.)
+        dict(hard_label_usage='weight'), dict(hard_label_usage='weight', hard_label_weight=9.), dict(teacher_weights='most-certain')
     each = [weights(out, run(recipe(files, out, tiny_encoder, 'tsl', **option, **use))) for use in ({}, *uses)]
     assert all(any(not torch.equal(a[k], b[k]) for k in a) for i, a in enumerate(each) for b in each[:i])
 
@@ -229,9 +230,9 @@ def test_a_round_chooses_anew(shared, tiny_encoder):
     a, b = (weights(out, result) for result in (plain, anew))
     assert any(not torch.equal(a[k], b[k]) for k in a)
 
-@pytest.mark.parametrize('option, message', [(dict(rounds_renew='choice', keep_share=.5), 'set rounds to 2 or more'),
+@pytest.mark.parametrize('option, message', [(dict(alignment=.1, adversary=.1), 'it takes one: set one to 0'), (dict(rounds_renew='choice', keep_share=.5), 'set rounds to 2 or more'),
     (dict(rounds_renew='choice', rounds=2), 'set one of them'), (dict(rounds_renew='selector', rounds=2), 'choice, or nothing')])
-def test_a_round_renews_what_there_is(option, message):
+def test_what_does_not_go_together_is_refused(option, message):
     with pytest.raises(MtmtError, match=message): make_recipe(method='tsl', **option)
 
 def edit(name): return lambda files: (files/name).unlink()
