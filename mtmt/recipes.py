@@ -124,6 +124,7 @@ CHOICES = dict(
     same_class=('tag', 'type'),
     pair_balance=('pseudo', 'none', 'gold'),
     pairs_from=('batch', 'corpus'),
+    rounds_update=('student-becomes-teacher', 'finetune-teacher'),
     knn_vectors=('first-piece', 'all-pieces'),
     teacher_weights=('uniform', 'language', 'entropy', 'agreement', 'reliability', 'most-certain'),
     language_similarity=('learned', 'cosine', 'l1', 'l2', 'neighbours'),
@@ -160,8 +161,8 @@ def _wrong_values(recipe):
     tasks = set(recipe.tasks)
     if tasks-{'recognition', 'similarity'} or (tasks and 'recognition' not in tasks):
         out.append(f'tasks: {recipe.tasks}; recognition, or recognition and similarity, or none')
-    if set(recipe.rounds_renew)-{'choice'}:
-        out.append(f'rounds_renew: {", ".join(recipe.rounds_renew)}; choice, or nothing')
+    if set(recipe.rounds_renew)-{'choice', 'evaluator'}:
+        out.append(f'rounds_renew: {", ".join(recipe.rounds_renew)}; choice, evaluator, both, or nothing')
     if not 0 < recipe.keep_share <= 1:
         out.append(f'keep_share: {recipe.keep_share}; a share of the sentences, over 0 and up to 1')
     if wrong := [x for x in recipe.other_labels if '=' not in x]:
@@ -240,8 +241,17 @@ def _conflicts_of_similarity(recipe):
 def _conflicts_of_rounds(recipe):
     "Options of several rounds that do not go together"
     out = []
-    if recipe.rounds_renew and recipe.rounds == 1:
-        out.append('rounds_renew: there is one round, and nothing to renew; set rounds to 2 or more')
+    finetunes = recipe.rounds_update == 'finetune-teacher'
+    if (recipe.rounds_renew or finetunes) and recipe.rounds == 1:
+        out.append('rounds_renew, rounds_update: there is no round after the first; set rounds to 2 or more')
+    by_vectors = recipe.similarity_teacher == 'evaluator' and recipe.student_similarity == 'vectors'
+    if 'evaluator' in recipe.rounds_renew and not ('similarity' in recipe.tasks and by_vectors):
+        out.append("rounds_renew=evaluator puts the student's vectors in the place of an evaluator's: "
+            'it needs the similarity task, similarity_teacher="evaluator" and student_similarity="vectors"')
+    several = recipe.teacher_per_source and len(recipe.source_names) > 1 or recipe.teacher_seeds > 1
+    if finetunes and (several or recipe.others or recipe.translations):
+        out.append('rounds_update=finetune-teacher goes on with one recognizer: not with several sources '
+            'under teacher_per_source, teacher_seeds, others or translations')
     if 'choice' in recipe.rounds_renew and recipe.keep_share == 1 and not recipe.knn_reliability:
         out.append('rounds_renew=choice renews knn_reliability and keep_share; set one of them')
     return out

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['run_made_from', 'run_name', 'planned_runs', 'Lesson', 'choose', 'with_corrections', 'with_second_answers',
-           'with_second_opinion', 'next_lesson', 'distil_rounds', 'Outcome', 'predict', 'versions', 'record', 'run',
-           'Reopened', 'reopen', 'score_system']
+           'with_second_opinion', 'next_lesson', 'finetuned', 'distil_rounds', 'Outcome', 'predict', 'versions',
+           'record', 'run', 'Reopened', 'reopen', 'score_system']
 
 # %% ../nbs/60_runs.ipynb #274745a3
 import hashlib, json, logging, platform, resource, shutil, subprocess, time
@@ -23,7 +23,7 @@ import mtmt
 from .benchmarks import benchmark, source_schema
 from .corpus import project_root
 from .confidence import Confidence, source_confidence
-from .data import MtmtError, content_hash, tag_names
+from .data import MtmtError, Schema, content_hash, tag_names
 from .encoders import encoder_fingerprint, load_tokenizer
 from .eval import decode, scores, signature
 from .external import read_system
@@ -209,20 +209,39 @@ def with_second_opinion(
 def next_lesson(
     recipe:Recipe, # What a round renews
     materials:Materials, # Text and tag set
+    recognizer:Recognizer, # Of the next round: the student of the last one, or a teacher that learned from it
     student:Recognizer, # The student of the last round
     lesson:Lesson, # What it learned from
     beliefs:Annotations|None, # The first teachers' predictions on the whole text; for rounds_renew
     say:Callable[[str], None] # Receives a line
 )->Lesson:
-    "Put a student in the place of the recognizer, for the student of the next round"
+    "Make what the student of the next round learns from"
     anew = 'choice' in recipe.rounds_renew
     text, before = (materials.target, beliefs) if anew else (lesson.target, lesson.annotations)
-    p = student.probabilities(text['tokens'], 'student reads the target').half()
+    p = recognizer.probabilities(text['tokens'], 'student reads the target').half()
     now = replace(before, probabilities=p, joint=lesson.annotations.joint)
+    if 'evaluator' in recipe.rounds_renew:
+        h, _ = _seen(student, text['tokens'])
+        # the same for each of several evaluators: their maps and weights stay
+        now = replace(now, vectors=h.half()[:, None].expand(-1, before.vectors.shape[1], -1))
     if not anew: return replace(lesson, annotations=now)
-    alone = Teachers(dict(student=student), {}, {})
+    alone = Teachers(dict(student=recognizer), {}, {})
     return choose(recipe.part(Refinement), materials, alone, now, dict(student=recipe.source_names),
         recipe.seed, say)
+
+# %% ../nbs/60_runs.ipynb #r0und002
+def finetuned(
+    teacher:Recognizer, # The recognizer so far
+    student:Recognizer, # Its student, whose tags it learns
+    target:Dataset, # Raw text
+    schema:Schema, # Tag set
+    folder, # Where the teacher goes
+    **more # Settings of the training, as for `distil`
+)->Recognizer:
+    "Train a recognizer further on the tags that its student gives a text (after TASLP 2024; loss ours)"
+    p = student.probabilities(target['tokens'], 'student reads the target').half()
+    how = Distillation(tasks=('recognition',), weights='none', ner_loss='kl', hard_labels=True)
+    return distil(target, Annotations(p), schema, folder, how, start=teacher, **more)
 
 # %% ../nbs/60_runs.ipynb #3395d846
 def distil_rounds(
@@ -237,18 +256,24 @@ def distil_rounds(
     "Distil the student of each round"
     say(f'student: learning {" and ".join(recipe.tasks)}')
     group, students = next(iter(teachers.recognizers)), []
-    live = None if recipe.teacher_cache else (teachers.recognizers[group], teachers.evaluators.get(group))
-    more = asdict(recipe.part(Start)) | dict(settings=student_settings(recipe), live=live,
+    teacher = teachers.recognizers[group]
+    live = None if recipe.teacher_cache else (teacher, teachers.evaluators.get(group))
+    more = asdict(recipe.part(Start)) | dict(settings=student_settings(recipe),
         dev=materials.dev(recipe.sources))
     for number in range(1, recipe.rounds+1):
         place = Path(folder)/(f'round{number}' if number < recipe.rounds else 'model')
         make = lambda: distil(lesson.target, lesson.annotations, materials.schema, place,
             recipe.part(Distillation),
-            gold=lesson.gold, trust=lesson.trust, **more)
+            gold=lesson.gold, trust=lesson.trust, live=live, **more)
         students.append(_whole(place, recipe.encoder, say) or make())
         if number < recipe.rounds:
             say(f'round {number} of {recipe.rounds} is done')
-            lesson = next_lesson(recipe, materials, students[-1], lesson, beliefs, say)
+            reads = students[-1]
+            if recipe.rounds_update == 'finetune-teacher':
+                place = Path(folder)/f'teacher{number}'
+                further = lambda: finetuned(teacher, reads, lesson.target, materials.schema, place, **more)
+                teacher = reads = _whole(place, recipe.encoder, say) or further()
+            lesson = next_lesson(recipe, materials, reads, students[-1], lesson, beliefs, say)
     return students
 
 def _whole(place, encoder, say):

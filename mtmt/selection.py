@@ -34,7 +34,9 @@ class Refinement:
     # Weight of the training of each recognizer's encoder against its language discriminator (AdvPicker: 0.01)
     adversary:float=0.
     rounds:int=1 # Rounds of distillation; from the second on, the last student is the recognizer
-    # What a new round renews: choice (which words and sentences count, by the last student)
+    # Next recognizer: student-becomes-teacher, or finetune-teacher: it learns the student's tags (TASLP 2024)
+    rounds_update:str='student-becomes-teacher'
+    # What a new round renews by the last student: choice, of words and sentences; evaluator, by its vectors
     rounds_renew:tuple[str, ...]=()
 
 # %% ../nbs/38_selection.ipynb #59aa89e0

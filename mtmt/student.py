@@ -196,12 +196,14 @@ def distil(
     attention_mask:bool=True, # False as in MTMT's released code
     trust:Tensor|None=None, # A further weight of each word in the recognition loss, (N,)
     live:tuple[Recognizer, Evaluator|None]|None=None, # Teachers to ask at every step
-    gold:Tensor|None=None # The target's tags, (N,), against the rule of the house; for pair_balance='gold'
+    gold:Tensor|None=None, # The target's tags, (N,), against the rule of the house; for pair_balance='gold'
+    start:Recognizer|None=None # Go on from this one, with the same tags, and not from the encoder
 )->Recognizer:
     "Train a student on raw text of the target from its teachers' annotations"
     _check(target, annotations, how, gold)
     set_seed(settings.seed)
     model = load_tagger(encoder, schema)
+    if start is not None: model.load_state_dict(start.encoder.model.state_dict())
     freeze(model, freeze_embeddings, freeze_layers)
     student = Recognizer(WordEncoder(model, attention_mask), load_tokenizer(encoder), settings.max_length)
     rows = _rows(annotations, how, trust, gold)

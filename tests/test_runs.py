@@ -113,7 +113,8 @@ def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_
 @pytest.mark.parametrize('option', [dict(similarity_map='half', agreement_map='cosine'), dict(calibrate_similarity=True),
     dict(ner_loss='kl'), dict(same_class='type'), dict(ner_words='pair', agreement_scope='pair'), dict(pairs_from='corpus', corpus_pairs=60),
     dict(pair_balance='none'), dict(teacher_cache=False), dict(knn_reliability=True), dict(keep_share=.6),
-    dict(knn_reliability=True, knn_vectors='all-pieces'), dict(keep_share=.6, rounds=2, rounds_renew=('choice',)), dict(rounds=2),
+    dict(knn_reliability=True, knn_vectors='all-pieces'), dict(keep_share=.6, rounds=2, rounds_renew=('choice',)),
+    dict(rounds=2, rounds_renew=('evaluator',)), dict(rounds=2, rounds_update='finetune-teacher'), dict(rounds=2),
     dict(adversary=.5),
     dict(self_training=.5), dict(alignment=.1, alignment_start=0.), dict(head_lr_ratio=.001), dict(attention_mask=False),
     dict(similarity_map='learned', same_class='type'), dict(similarity_teacher='recognizer'),
@@ -230,8 +231,26 @@ def test_a_round_chooses_anew(shared, tiny_encoder):
     a, b = (weights(out, result) for result in (plain, anew))
     assert any(not torch.equal(a[k], b[k]) for k in a)
 
+def test_each_way_to_go_on_is_another_second_student(shared, tiny_encoder):
+    "The first one is the same; a run that lost its last student goes on with the others, to the same weights"
+    files, out = shared
+    ways = {}, dict(rounds_renew='evaluator'), dict(rounds_update='finetune-teacher'), \
+        dict(rounds_renew='evaluator,choice', keep_share=.9, rounds_update='finetune-teacher')
+    done = [run(recipe(files, out, tiny_encoder, 'mtmt', rounds=2, learning_rate=3e-3, **more)) for more in ways]
+    each = [weights(out, result) for result in done]
+    assert all(any(not torch.equal(a[k], b[k]) for k in a) for i, a in enumerate(each) for b in each[:i])
+    assert len({result['systems']['round1']['f1'] for result in done[:3]}) == 1
+    folder = out/done[2]['run']
+    assert (folder/'teacher1'/'mtmt.json').exists()
+    (folder/'run.json').unlink()
+    (folder/'model'/'mtmt.json').unlink()
+    again = weights(out, run(recipe(files, out, tiny_encoder, 'mtmt', rounds=2, learning_rate=3e-3, **ways[2])))
+    assert all(torch.equal(each[2][k], again[k]) for k in again)
+
 @pytest.mark.parametrize('option, message', [(dict(alignment=.1, adversary=.1), 'it takes one: set one to 0'), (dict(rounds_renew='choice', keep_share=.5), 'set rounds to 2 or more'),
-    (dict(rounds_renew='choice', rounds=2), 'set one of them'), (dict(rounds_renew='selector', rounds=2), 'choice, or nothing')])
+    (dict(rounds_renew='choice', rounds=2), 'set one of them'), (dict(rounds_renew='selector', rounds=2), 'choice, evaluator, both, or nothing'),
+    (dict(rounds_renew='evaluator', rounds=2), 'it needs the similarity task'), (dict(rounds_update='finetune-teacher'), 'set rounds to 2 or more'),
+    (dict(rounds_update='finetune-teacher', rounds=2, teacher_seeds=2), 'goes on with one recognizer')])
 def test_what_does_not_go_together_is_refused(option, message):
     with pytest.raises(MtmtError, match=message): make_recipe(method='tsl', **option)
 

@@ -168,6 +168,14 @@ def test_pairs_of_the_corpus_need_two_classes(tiny_encoder, corpora, tmp_path):
     with pytest.raises(MtmtError, match='one tag for all words'):
         distil(target, everything_o, SCHEMA, tmp_path/'s', Distillation(pairs_from='corpus'), tiny_encoder, SETTINGS)
 
+def test_a_student_can_go_on_from_another(tiny_encoder, corpora, tmp_path):
+    "Without a learning rate it stays the one that it started from"
+    still = TrainSettings(epochs=1, learning_rate=0., max_length=32, device='cpu', precision='fp32')
+    first = distil(*corpora[:2], SCHEMA, tmp_path/'a', TSL, tiny_encoder, SETTINGS)
+    again = distil(*corpora[:2], SCHEMA, tmp_path/'b', TSL, tiny_encoder, still, start=first)
+    a, b = (model.encoder.state_dict() for model in (first, again))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
 @pytest.mark.parametrize('change, message', [
     (dict(how=Distillation()), 'needs an evaluator'), (dict(how=TSL, gold=torch.zeros(3)), 'exactly where pair_balance="gold"'),
     (dict(how=Distillation(tasks=('recognition',), pair_balance='gold')), 'exactly where pair_balance="gold"'),
