@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['EncoderError', 'encoder_path', 'quiet', 'load_config', 'load_tokenizer', 'load_encoder', 'freeze', 'frozen_layers',
-           'WordEncoder', 'load_tagger', 'frozen_states', 'load_finished_tagger', 'weights_hash', 'encoder_fingerprint']
+           'WordEncoder', 'load_tagger', 'LayerHeads', 'frozen_states', 'load_finished_tagger', 'weights_hash',
+           'encoder_fingerprint']
 
 # %% ../nbs/10_encoders.ipynb #814d61fe
 import inspect, json, re
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from tokenizers import normalizers, pre_tokenizers
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoModelForTokenClassification, AutoTokenizer
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
@@ -322,6 +324,43 @@ def _compare_scores(model, name):
         raise EncoderError(f'{name}: {type(model).__name__} scores a sentence otherwise than its encoder and '
             f'linear layer (by up to {apart:.3g}); use an encoder of the BERT, RoBERTa, DistilBERT, ELECTRA, '
             'DeBERTa or ModernBERT kind')
+
+# %% ../nbs/10_encoders.ipynb #msd00e02
+class LayerHeads(nn.Module):
+    "Linear layers over tags on the layers below the last (MSD, released code)"
+    def __init__(self,
+        encoder:WordEncoder, # With a head
+        count:int # Layers, from the one below the last downwards; fewer where there are fewer
+    ):
+        super().__init__()
+        whole, head = _layers(encoder.model.base_model), encoder.head
+        layers = whole[:-1][-count:]
+        if len(frozen_layers(encoder.model)) >= len(whole)-len(layers):
+            raise EncoderError('layer_heads: a frozen layer learns nothing; '
+                'lower freeze_layers or layer_heads')
+        if distributed.is_torchelastic_launched():
+            raise EncoderError('layer_heads: layers are read in one process; run it without torchrun')
+        self.heads = nn.ModuleList(nn.Linear(head.in_features, head.out_features) for _ in layers)
+        self.omega = nn.Parameter(torch.empty(len(layers)).uniform_(-1, 1))
+        self.dropout, self.states, self.place = nn.Dropout(encoder.dropout.p), {}, None
+        encoder.register_forward_pre_hook(self._begin)
+        for number, layer in enumerate(layers): layer.register_forward_hook(partial(self._keep, number))
+
+    def _begin(self, encoder, args): self.place = args[2]
+
+    def _keep(self, number, layer, args, out):
+        self.states[number] = out if isinstance(out, Tensor) else out[0]
+
+    def forward(self)->Tensor: # (L, N, C)
+        "Score the tags by each layer, for the words that the encoder has just read"
+        words = lambda number: self.states.pop(number).flatten(0, 1)[self.place].float()
+        return torch.stack([head(self.dropout(words(number))) for number, head in enumerate(self.heads)])
+
+    def mean(self,
+        losses:Tensor # One for each layer, (L,)
+    )->Tensor: # Scalar
+        "Average the losses of the layers with the weights that are learned, softmax(omega)"
+        return (self.omega.softmax(0)*losses).sum()
 
 # %% ../nbs/10_encoders.ipynb #fr0zen06
 def frozen_states(

@@ -20,6 +20,7 @@ METHODS = {
         knn_reliability=True, knn_vectors='all-pieces', rounds=8, rounds_renew=('choice',), decode='bio'),
     'advpicker': dict(tasks=('recognition',), weights='none', ner_reduction='mean', teacher_seeds=5,
         teacher_weights='most-certain', adversary=.01, keep_share=.8, decode='bio'),
+    'msd': dict(tasks=('recognition',), weights='none', ner_reduction='mean', layer_heads=8),
     'mtmt': dict(),
     'mtmt-multi': dict(teacher_per_source=True, teacher_weights='language'),
     'mtmt2': dict(_MTMT2),

@@ -139,7 +139,7 @@ LEAST = dict(epochs=1, batch_size=0, max_length=8, pairs=2, limit=0, dev_limit=0
     freeze_layers=0, rounds=1, source_count=1, knn_k=1, language_rank=1, alignment=0, self_training=0,
     threads=1, weight_decay=0, max_grad_norm=0, similarity_weight=0, head_lr_ratio=0, corpus_pairs=1,
     pair_memory=1, teacher_seeds=1, student_epochs=0, vote_weight=0, hard_label_weight=0,
-    language_sentences=0, adversary=0)
+    language_sentences=0, adversary=0, layer_heads=0, layer_weight=0)
 SHARES = ('warmup', 'oo_share', 'entity_share', 'other_confidence', 'prototype_mix', 'prototype_threshold',
     'prototype_momentum', 'prototype_least', 'alignment_start')
 
@@ -220,7 +220,7 @@ def _conflicts(recipe):
     if recipe.by_translation and (recipe.tasks or not recipe.translations):
         out.append('by_translation=True needs translations, a file of translated sentences of the target, '
             'and no student: use method="translate-test"')
-    return out+_conflicts_of_similarity(recipe)+_conflicts_of_rounds(recipe)
+    return out+_conflicts_of_similarity(recipe)+_conflicts_of_rounds(recipe)+_conflicts_of_layers(recipe)
 
 # %% ../nbs/55_recipes.ipynb #c0nfl1c2
 def _conflicts_of_similarity(recipe):
@@ -237,6 +237,16 @@ def _conflicts_of_similarity(recipe):
     if recipe.supervised and recipe.tasks:
         out.append('supervised=True has no student: use method="upper-bound"')
     return out
+
+def _conflicts_of_layers(recipe):
+    "What heads on layers below the last do not go with"
+    others = ('adversary', 'alignment', 'others', 'translations', 'corrected')
+    wrong = [name for name in others if getattr(recipe, name)]
+    wrong += [name for name in ('rounds', 'teacher_seeds') if getattr(recipe, name) > 1]
+    if recipe.teacher_per_source and len(recipe.source_names) > 1: wrong.append('teacher_per_source')
+    if not recipe.teacher_cache: wrong.append('teacher_cache=False')
+    if not recipe.layer_heads or not wrong: return []
+    return ['layer_heads learns from the layers of one recognizer, in one round: not with '+', '.join(wrong)]
 
 def _conflicts_of_rounds(recipe):
     "Options of several rounds that do not go together"

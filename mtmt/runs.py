@@ -157,7 +157,7 @@ def _neighbours(h, labels, schema, how):
 
 def _rows_of(beliefs, rows):
     "Annotations of some words"
-    given = {k: getattr(beliefs, k) for k in ('probabilities', 'vectors', 'weights', 'votes')}
+    given = {k: getattr(beliefs, k) for k in ('probabilities', 'vectors', 'weights', 'votes', 'layers')}
     return replace(beliefs, **{k: v[rows] for k, v in given.items() if v is not None})
 
 # %% ../nbs/60_runs.ipynb #1a574402

@@ -16,7 +16,7 @@ from torch.nn.functional import one_hot
 from transformers import set_seed
 
 from .data import MtmtError, Schema
-from .encoders import WordEncoder, freeze, load_tagger, load_tokenizer
+from .encoders import LayerHeads, WordEncoder, freeze, load_tagger, load_tokenizer
 from .losses import agreed_labels, agreed_mean, agreement_for, draw_pairs, mtmt_loss, pair_cosine
 from .losses import recognition_loss, tag_similarity, vote_loss
 from .pool import pooled_similarity, student_similarity
@@ -52,6 +52,8 @@ class Distillation(Prototypes):
     oo_share:float=.5 # Largest share of the same-class pairs that may be O-O
     entity_share:float=0. # Smallest share of the different-class pairs that are two entity words (student)
     hard_labels:bool=False # Learn the recognizer's best tag instead of its probabilities
+    layer_heads:int=0 # Layers below the last that teacher and student learn with too (MSD: 8)
+    layer_weight:float=.1 # Weight of what they learn
     # Words that all of several teachers tag alike: cross-entropy with that tag, times this (UniTrans: 1)
     vote_weight:float=0.
     vote_by_confidence:bool=False # There, weigh each word by the teachers' probability of its tag (UniTrans)
@@ -112,7 +114,7 @@ def student_objective(
     schema:Schema, # The tag set
     seed:int, # Seed of the pair sampler
     live:tuple[Recognizer, Evaluator|None]|None=None, # Teachers to ask at every step instead of annotations
-    encoder:WordEncoder|None=None, # The student's encoder, which keeps the prototypes; for self_training
+    encoder:WordEncoder|None=None, # The student's encoder; for self_training and layer_heads
     steps:int=1, # Steps of the whole training; for self_training
     calibration:Tensor|None=None, # Slope and shift of each evaluator, (K, 2)
     joint:Tensor|None=None # Weights of both teachers in their joint similarity, (3,)
@@ -141,6 +143,7 @@ def student_objective(
             how.ner_words if len(drawn) else 'all', agreement_map, how.agreement_scope, classes(p),
             batch.get('trust'), how.ner_loss, by_tags,
             pair_generator(seed, -2-step) if how.permute_weights else None)
+        if how.layer_heads: parts = _with_layers(parts, how, encoder.layer_heads, batch['layers'])
         if how.by_votes: parts = _with_votes(parts, how, scores, p, votes)
         if how.self_training:
             own = self_training_step(encoder.prototypes, h, q, p, kind, how, step/steps)
@@ -181,6 +184,15 @@ def _with_votes(parts, how, scores, p, votes):
         loss = loss+how.hard_label_weight*more['hard_labels']
     return parts | more | dict(loss=loss)
 
+# %% ../nbs/40_student.ipynb #msd00s02
+def _with_layers(parts, how, heads, p):
+    "The parts of a loss, and what the layers below the last add to them; p is the teacher's, (N, L, C)"
+    q = heads().softmax(-1)
+    distance = lambda *both: recognition_loss(*both, how.ner_reduction, how.ner_loss).mean()
+    losses = list(map(distance, q, p.float().unbind(1)))
+    layers = heads.mean(torch.stack(losses))
+    return parts | dict(loss=parts['loss']+how.layer_weight*layers, layers=layers)
+
 # %% ../nbs/40_student.ipynb #c8cdbe9c
 def distil(
     target:Dataset, # Raw text of the target: `id` and `tokens`, no labels
@@ -211,6 +223,9 @@ def distil(
     if how.self_training:
         memory = torch.zeros(len(schema.types)+1, model.config.hidden_size)
         student.encoder.register_buffer('prototypes', memory)
+    if how.layer_heads:
+        student.encoder.layer_heads = LayerHeads(student.encoder, how.layer_heads)
+        student.encoder.layer_heads.learning_rate = settings.learning_rate*settings.head_lr_ratio
     objective = student_objective(how, schema, settings.seed, live, student.encoder,
         settings.steps(len(data)), annotations.calibration, annotations.joint)
     score = (lambda: dev_scores(student, dev)) if dev else None
@@ -218,6 +233,7 @@ def distil(
     save_folder(folder, student, encoder, task='student', log=log)
     return student
 
+# %% ../nbs/40_student.ipynb #c8cdbe9d
 def _check(target, annotations, how, gold):
     "Refuse what would break the rule of the house, or cannot work"
     if 'ner_tags' in target.column_names:
@@ -225,6 +241,8 @@ def _check(target, annotations, how, gold):
     if 'similarity' in how.tasks and annotations.vectors is None:
         raise MtmtError('the similarity task needs an evaluator, and these annotations have none; '
             'use tasks="recognition" (method tsl), or add a source with labels')
+    if how.layer_heads and annotations.layers is None:
+        raise MtmtError('layer_heads: the recognizer learned without them; train it with `with_layer_heads`')
     if how.by_votes and annotations.votes is None:
         raise MtmtError('vote_weight and hard_label_usage need the votes of several teachers; '
             'pass annotations that `pooled` made')
@@ -235,6 +253,7 @@ def _check(target, annotations, how, gold):
 def _rows(annotations, how, trust, gold):
     "What comes with each word"
     rows = dict(probabilities=annotations.probabilities, trust=trust, gold=gold)
+    if how.layer_heads: rows |= dict(layers=annotations.layers)
     if how.by_votes: rows |= dict(votes=annotations.votes)
     if 'similarity' in how.tasks:
         vectors = annotations.vectors

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODEL_OF_TASK', 'Recognizer', 'Evaluator', 'save_folder', 'DamagedError', 'read_about', 'load_recognizer',
-           'load_evaluator', 'flat', 'supervised', 'dev_scores', 'train_recognizer', 'word_classes',
+           'load_evaluator', 'flat', 'supervised', 'dev_scores', 'train_recognizer', 'with_layer_heads', 'word_classes',
            'class_probabilities', 'pair_generator', 'pair_f1', 'train_evaluator', 'calibration', 'Annotations',
            'read_annotations', 'annotate']
 
@@ -25,7 +25,8 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from .data import MtmtError, Schema, file_hash, schema_of, seal_broken, sealed, tag_names
 from .data import write_atomically
-from .encoders import WordEncoder, encoder_fingerprint, freeze, load_encoder, load_tagger, load_tokenizer
+from .encoders import LayerHeads, WordEncoder, encoder_fingerprint, freeze, load_encoder, load_tagger
+from .encoders import load_tokenizer
 from .eval import decode, scores
 from .losses import draw_pairs, pair_cosine, similarity, similarity_loss, type_probabilities
 from .same_class import LearnedSimilarity, PairMemory, same_class_loss
@@ -64,6 +65,21 @@ class Recognizer:
         "Tag every word"
         return decode(self.probabilities(tokens).numpy(), [len(words) for words in tokens], self.tags, how)
 
+    @property
+    def layer_heads(self)->LayerHeads|None:
+        "Linear layers on layers below the last, where it has learned with some"
+        return getattr(self.encoder, 'layer_heads', None)
+
+    @torch.no_grad()
+    def layer_probabilities(self,
+        tokens:Sequence[Sequence[str]], # Words of each sentence
+        out:Tensor, # Filled with them, (N, L, C)
+        note:str='reading' # Text at the progress bar; empty for no bar
+    ):
+        "Compute the tag probabilities of every word by each of those layers"
+        read = encode_batches(self.encoder, tokens, self.tokenizer, self.max_length, note=note)
+        for row, *_ in read: out[row] = self.layer_heads().softmax(-1).transpose(0, 1).to(out.dtype)
+
 # %% ../nbs/20_teachers.ipynb #c31f803e
 @dataclass
 class Evaluator:
@@ -98,7 +114,7 @@ class Evaluator:
 MODEL_OF_TASK = dict(recognition='recognizer', similarity='evaluator')
 
 # %% ../nbs/20_teachers.ipynb #85544b03
-_WEIGHTS = 'trained.safetensors'
+_WEIGHTS, _LAYERS = 'trained.safetensors', 'layers.safetensors'
 
 def save_folder(
     folder, # Where the model goes
@@ -122,10 +138,15 @@ def _save(folder, model, trained, about):
         aside.mkdir(parents=True)
         save_file({name: weight.detach().half().contiguous() for name, weight in trained.items()},
             aside/_WEIGHTS)
+        names = [_WEIGHTS]
+        if heads := getattr(model.encoder, 'layer_heads', None):
+            own = heads.named_parameters()
+            save_file({name: weight.detach().half() for name, weight in own}, aside/_LAYERS)
+            about, names = about | dict(layer_heads=len(heads.heads)), [*names, _LAYERS]
         about |= dict(encoder_files=encoder_fingerprint(about['encoder']), tags=getattr(model, 'tags', None),
             attention_mask=model.encoder.use_mask, max_length=model.max_length,
             similarity_map=getattr(model, 'similarity_map', None),
-            files={_WEIGHTS: file_hash(aside/_WEIGHTS)})
+            files={name: file_hash(aside/name) for name in names})
         (aside/'mtmt.json').write_text(json.dumps(sealed(about), indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
@@ -193,7 +214,11 @@ def load_recognizer(
         raise MtmtError(f'{folder}: an evaluator, which has no tags; a recognizer is needed')
     name = _start_of(folder, about, encoder)
     model = load_tagger(name, Schema(tuple(tag[2:] for tag in about['tags'][1::2])))
-    return Recognizer(_restore(model, folder, about), load_tokenizer(name), about['max_length'])
+    out = Recognizer(_restore(model, folder, about), load_tokenizer(name), about['max_length'])
+    if count := about.get('layer_heads'):
+        out.encoder.layer_heads = LayerHeads(out.encoder, count).eval()
+        out.encoder.layer_heads.load_state_dict(load_file(folder/_LAYERS))
+    return out
 
 # %% ../nbs/20_teachers.ipynb #d9cedc1e
 def load_evaluator(
@@ -272,6 +297,23 @@ def train_recognizer(
     log = train(teacher.encoder, data, objective, settings, f'{folder}.checkpoints', score, 'recognizer')
     save_folder(folder, teacher, encoder, task='recognizer', log=log)
     return teacher
+
+# %% ../nbs/20_teachers.ipynb #msd00t02
+def with_layer_heads(
+    count:int=8, # Layers below the last
+    weight:float=.1 # Factor of their loss
+)->Callable: # For `train_recognizer`
+    "Make a recognizer's lesson in which layers below the last learn the labels too (MSD, released code)"
+    def lesson(teacher:Recognizer, source:Dataset, settings:TrainSettings):
+        data, objective = supervised(teacher, source, settings)
+        heads = teacher.encoder.layer_heads = LayerHeads(teacher.encoder, count)
+        heads.learning_rate = settings.learning_rate*settings.head_lr_ratio
+        def all_layers(h, z, batch, step):
+            losses = [F.cross_entropy(scores, batch['labels']) for scores in heads()]
+            layers = heads.mean(torch.stack(losses))
+            return dict(loss=objective(h, z, batch, step)['loss']+weight*layers, layers=layers)
+        return data, all_layers
+    return lesson
 
 # %% ../nbs/20_teachers.ipynb #d77a0a21
 def word_classes(
@@ -413,6 +455,7 @@ class Annotations:
     calibration:Tensor|None=None # (2,), or (K, 2) of several evaluators: slope and shift of the logit
     joint:Tensor|None=None # (3,): weights of evaluator and recognizer in their joint similarity, and a shift
     votes:Tensor|None=None # (N,): the tag that all of several recognizers find best, or -1
+    layers:Tensor|None=None # (N, L, C): probabilities by layers below the recognizer's last
 
 # %% ../nbs/20_teachers.ipynb #aacf6750
 def _new_file(path, **shapes):
@@ -462,18 +505,21 @@ def annotate(
     if any(len(rows) != count for rows in found.values()):
         raise MtmtError(f'{path}: {len(found["probabilities"])} words, the text has {count}; '
             'delete the file to make it again')
-    return Annotations(found['probabilities'], found.get('vectors'))
+    return Annotations(found['probabilities'], found.get('vectors'), layers=found.get('layers'))
 
 def _write(tokens, recognizer, evaluator, path):
     "Ask, and write the answer into its file row by row"
     count = sum(map(len, tokens))
     shapes = dict(probabilities=(count, len(recognizer.tags)))
+    heads = recognizer.layer_heads
+    if heads: shapes['layers'] = count, len(heads.heads), len(recognizer.tags)
     if evaluator: answer, shapes['vectors'] = _second(evaluator, count)
     aside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         out = _new_file(aside, **shapes)
         recognizer.probabilities(tokens, 'recognizer reads the target', out['probabilities'])
+        if heads: recognizer.layer_probabilities(tokens, out['layers'], 'its layers read the target')
         if evaluator: answer(tokens, 'the second teacher reads the target', out['vectors'])
         with aside.open('rb') as file: os.fsync(file.fileno())
         write_atomically(_hash_beside(path), file_hash(aside)+'\n')

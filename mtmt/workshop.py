@@ -37,7 +37,7 @@ from .same_class import knowledge
 from .selection import against_languages
 from .teachers import MODEL_OF_TASK, Annotations, DamagedError, Evaluator, Recognizer, annotate
 from .teachers import calibration, class_probabilities, flat, load_evaluator, load_recognizer
-from .teachers import train_evaluator, train_recognizer, word_classes
+from .teachers import train_evaluator, train_recognizer, with_layer_heads, word_classes
 from .training import TrainSettings, has_bf16, on_first_process
 from .translation import Aligner, glue_marks, read_translations, translate_test
 
@@ -322,6 +322,7 @@ def teacher_made_from(
     out = dict(task=task, schema=materials.schema.types, train=content_hash(materials.train(langs)),
         dev=[content_hash(d) for d in (materials.dev(langs) or {}).values()], start=start, settings=own)
     if task == 'similarity': return out | dict(pairs=_pair_options(recipe), kit=kit('teachers'))
+    if recipe.layer_heads: out |= dict(layer_heads=recipe.layer_heads, layer_weight=recipe.layer_weight)
     if recipe.adversary:
         return out | dict(adversary=recipe.adversary, target=materials.hashes['target'], kit=kit('selection'))
     if not recipe.alignment: return out | dict(kit=kit('teachers'))
@@ -426,6 +427,7 @@ def _train(recipe, materials, task, langs, folder, say):
     more = dict(dev=materials.dev(langs), settings=teacher_settings(recipe), **asdict(recipe.part(Start)))
     if task == 'similarity': return train_evaluator(text, folder, **more, **_pair_options(recipe))
     if recipe.alignment: more |= dict(lesson=aligned(materials.target['tokens'], recipe.part(Prototypes)))
+    if recipe.layer_heads: more |= dict(lesson=with_layer_heads(recipe.layer_heads, recipe.layer_weight))
     if recipe.adversary: more |= dict(lesson=against_languages(materials.target['tokens'], recipe.adversary))
     return train_recognizer(text, folder, **more)
 

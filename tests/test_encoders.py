@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from conftest import ROOT
 from mtmt.data import Schema
-from mtmt.encoders import EncoderError, WordEncoder, encoder_fingerprint, freeze, frozen_layers
+from mtmt.encoders import EncoderError, LayerHeads, WordEncoder, encoder_fingerprint, freeze, frozen_layers
 from mtmt.encoders import frozen_states, load_config, load_encoder, load_tagger, load_tokenizer, weights_hash
 from mtmt.windows import windows
 
@@ -343,3 +343,19 @@ def test_a_folder_is_checked_before_it_is_read(copy):
         (copy/name).rename(copy/'aside')
         with pytest.raises(EncoderError, match=f'has no {name}'): load_config(str(copy))
         (copy/'aside').rename(copy/name)
+
+@pytest.mark.parametrize('kind', ['bert', 'xlm-roberta', 'modernbert'])
+def test_heads_read_the_hidden_states_below_the_last(folders, kind):
+    "Three layers: two heads at most, on hidden states 1 and 2 of the model itself; a frozen layer is refused"
+    encoder = WordEncoder(load_tagger(str(folders/kind), SCHEMA)).eval()
+    heads = LayerHeads(encoder, 8).eval()
+    pieces, place = torch.tensor([[2, 9, 12, 14, 3]]), torch.tensor([1, 3])
+    with torch.no_grad():
+        encoder(pieces, torch.ones_like(pieces), place)
+        found = heads()
+        states = encoder.model.base_model(input_ids=pieces, output_hidden_states=True).hidden_states
+        expected = [head(states[k][0, place]) for k, head in enumerate(heads.heads, 1)]
+    assert len(found) == 2 and torch.allclose(found, torch.stack(expected), atol=1e-5)
+    freeze(encoder.model, layers=1)
+    with pytest.raises(EncoderError, match='lower freeze_layers or layer_heads'): LayerHeads(encoder, 8)
+    assert len(LayerHeads(encoder, 1).heads) == 1

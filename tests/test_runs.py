@@ -115,7 +115,7 @@ def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_
     dict(pair_balance='none'), dict(teacher_cache=False), dict(knn_reliability=True), dict(keep_share=.6),
     dict(knn_reliability=True, knn_vectors='all-pieces'), dict(keep_share=.6, rounds=2, rounds_renew=('choice',)),
     dict(rounds=2, rounds_renew=('evaluator',)), dict(rounds=2, rounds_update='finetune-teacher'), dict(rounds=2),
-    dict(adversary=.5),
+    dict(adversary=.5), dict(layer_heads=1), dict(layer_heads=1, layer_weight=2.),
     dict(self_training=.5), dict(alignment=.1, alignment_start=0.), dict(head_lr_ratio=.001), dict(attention_mask=False),
     dict(similarity_map='learned', same_class='type'), dict(similarity_teacher='recognizer'),
     dict(similarity_teacher='second-recognizer'), dict(student_similarity='tags', same_class='type'), dict(entity_share=.9),
@@ -247,7 +247,7 @@ def test_each_way_to_go_on_is_another_second_student(shared, tiny_encoder):
     again = weights(out, run(recipe(files, out, tiny_encoder, 'mtmt', rounds=2, learning_rate=3e-3, **ways[2])))
     assert all(torch.equal(each[2][k], again[k]) for k in again)
 
-@pytest.mark.parametrize('option, message', [(dict(alignment=.1, adversary=.1), 'it takes one: set one to 0'), (dict(rounds_renew='choice', keep_share=.5), 'set rounds to 2 or more'),
+@pytest.mark.parametrize('option, message', [(dict(layer_heads=8, rounds=2, adversary=.1), 'in one round: not with adversary, rounds'), (dict(alignment=.1, adversary=.1), 'it takes one: set one to 0'), (dict(rounds_renew='choice', keep_share=.5), 'set rounds to 2 or more'),
     (dict(rounds_renew='choice', rounds=2), 'set one of them'), (dict(rounds_renew='selector', rounds=2), 'choice, evaluator, both, or nothing'),
     (dict(rounds_renew='evaluator', rounds=2), 'it needs the similarity task'), (dict(rounds_update='finetune-teacher'), 'set rounds to 2 or more'),
     (dict(rounds_update='finetune-teacher', rounds=2, teacher_seeds=2), 'goes on with one recognizer')])

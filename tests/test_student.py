@@ -135,6 +135,27 @@ def test_votes_in_plain_python(option):
     nobody = parts_of(how, h, z, batch | dict(votes=torch.full((4,), -1)))
     assert torch.equal(nobody['loss'], parts_of(TSL, h, z, batch)['loss'])
 
+# Layers below the last
+
+class Heads:
+    "Heads whose scores are given"
+    def __init__(self, scores, omega): self.scores, self.mean = scores, lambda losses: (omega.softmax(0)*losses).sum()
+    def __call__(self): return self.scores
+
+def test_layers_in_plain_python():
+    "MSD as corrected: two layers against the teacher's, with learned weights; no label in sight"
+    h, z, batch = made(9, words=3)
+    generator = torch.Generator().manual_seed(10)
+    scores, p = torch.randn(2, 3, 5, generator=generator), torch.randn(3, 2, 5, generator=generator).softmax(-1)
+    omega = torch.tensor([.3, -.5])
+    heads = type('Encoder', (), dict(layer_heads=Heads(scores, omega)))
+    how = Distillation(tasks=('recognition',), weights='none', ner_reduction='mean', layer_heads=2)
+    parts = student_objective(how, SCHEMA, 0, encoder=heads)(h, z, batch | dict(layers=p), 0)
+    each = [sum((scores[l, i].softmax(-1)[c]-p[i, l, c]).item()**2 for i in range(3) for c in range(5))/15 for l in (0, 1)]
+    weight = [math.exp(x)/(math.exp(.3)+math.exp(-.5)) for x in (.3, -.5)]
+    expected = parts_of(TSL, h, z, batch)['loss'].item()+.1*sum(w*x for w, x in zip(weight, each))
+    assert abs(parts['loss'].item()-expected) < 1e-6
+
 # Training
 
 SETTINGS = TrainSettings(epochs=1, learning_rate=1e-3, max_length=32, device='cpu', precision='fp32')
