@@ -65,7 +65,8 @@ STANDS_FOR = re.compile(r'\b(FILE|FOLDER|DATA|NEW|PATH)\b')
 
 def parsed(words):
     "What the parser of `mtmt` understands"
-    words = [w for w in words if w != '...']
+    # a variable of the shell is a number or a name
+    words = [re.sub(r'\$\w+', '0', w) for w in words if w != '...']
     try: return command_parser().parse_args(words)
     except SystemExit: return None
 
