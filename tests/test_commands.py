@@ -11,6 +11,7 @@ from conftest import ROOT
 from mtmt.batch import batch_jobs, sweep_jobs
 from mtmt.cli import command_parser
 from mtmt.recipes import given_recipe, make_recipe, read_values
+from mtmt.runs import run
 
 NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 PAGES = [*NOTEBOOKS, ROOT/'README.md', ROOT/'CONTRIBUTING.md', *sorted((ROOT/'data').glob('*/README.md'))]
@@ -205,3 +206,23 @@ def test_commands_that_read_runs_are_carried_out_as_they_stand(project):
     found, wrong = carried_out(project, lines)
     assert [status for _, status in found.values()] == [0]*len(lines), (found, wrong[-2000:])
     assert re.search(r'^\| sw +\| mtmt ', found['compare runs/mine mtmt direct'][0], re.M) and (project/'runs'/'mine'/'report.html').is_file()
+
+@pytest.fixture(scope='module')
+def a_small_run(project, tiny_encoder):
+    "A run of a tiny model among the others"
+    recipe = make_recipe(target='sw', method='tsl', encoder=tiny_encoder, out_dir=str(project/'runs'/'mine'), limit=20, dev_limit=10,
+        epochs=1, max_length=32)
+    return run(recipe)['run']
+
+@pytest.mark.parametrize('page', ['many_runs', 'use_a_model'])
+def test_commands_that_want_a_model_are_carried_out_as_they_stand(project, a_small_run, page):
+    "`RUN` is the run's name; nothing else is changed but the folder"
+    lines = [words_of(line)[1:] for line in fenced(markdown(ROOT/'nbs'/'howto'/f'{page}.ipynb')) if words_of(line)[:1] == ['mtmt']]
+    lines = [[re.sub(r'^runs/\w+/RUN$', f'runs/mine/{a_small_run}', word) for word in words] for words in lines
+        if any(re.search(r'/RUN$', word) for word in words)]
+    assert lines
+    (project/'news.txt').write_text('Amina aliona Kano.\n', encoding='utf-8')
+    found, wrong = carried_out(project, lines)
+    assert [status for _, status in found.values()] == [0]*len(lines), (found, wrong[-2000:])
+    wanted = dict(many_runs=f'runs/mine/{a_small_run}/test.html my_model/model.safetensors', use_a_model='news.jsonl')[page]
+    assert not [path for path in wanted.split() if not (project/path).is_file()]
