@@ -221,6 +221,148 @@ def test_every_filter_shows_what_the_table_says(browser, tmp_path):
     assert not p.errors and all(u.startswith(('file:', 'data:', 'blob:')) for u in p.asked)
     p.close()
 
+def shown_count(p): return tuple(int(x.replace(',', '')) for x in re.findall(r'[\d,]*\d', p.locator('.count').inner_text()))
+
+def articles(p): return [int(x.get_attribute('data-sentence')) for x in p.locator('article').all()]
+
+@needs_browser
+def test_clearing_the_filters(browser, tmp_path):
+    "The button is there exactly while some filter differs from its default, and takes all of them back"
+    p = opened(browser, text_of(60), tmp_path)
+    whole, clear = (shown_count(p), articles(p)), p.locator('.clear')
+    set_gap = '(e, v) => { e.value = v; e.dispatchEvent(new Event("input", {bubbles: true})); }'
+    steps = [lambda: p.select_option('[data-key=type]', '1'), lambda: p.select_option('[data-key=seen]', '0'),
+        lambda: p.select_option('[data-key=language]', '1'), lambda: p.click('[data-kind=boundary]'), lambda: p.fill('[data-key=text]', 'du'),
+        lambda: p.locator('[data-key=gap]').evaluate(set_gap, '0.1'), lambda: p.check('[data-key=flagged]'),
+        lambda: p.locator('.heat button').nth(7).click(), lambda: p.locator('.often button').first.click()]
+    for step in steps:
+        assert clear.count() == 0
+        step()
+        assert clear.count() == 1
+        clear.click()
+        assert (shown_count(p), articles(p)) == whole
+    for step in steps[:6]: step()
+    assert shown_count(p) != whole[0]
+    clear.focus()
+    p.keyboard.press('Enter')
+    assert (shown_count(p), articles(p)) == whole and clear.count() == 0
+    assert p.locator('[data-key=text]').input_value() == '' and p.locator('[data-key=gap]').input_value() == '0'
+    assert p.evaluate('document.activeElement.getAttribute("aria-current")') == 'true'
+    # the order and the systems are no filters
+    p.select_option('[data-key=order]', 'text')
+    p.select_option('[data-key=a]', '0')
+    assert clear.count() == 0 and not p.errors
+    p.close()
+
+@needs_browser
+@pytest.mark.parametrize('letter', ['w', '\u0643'], ids=['ltr', 'rtl'])
+def test_a_long_sentence_begins_with_its_conflict(browser, tmp_path, letter):
+    "Words 3 and 70 of a hundred differ, of other types: what the filters leave is in view when the sentence is drawn"
+    words = [[f'{letter*6}{i}' for i in range(100)] for _ in range(2)]
+    mine, theirs = (['O']*100 for _ in range(2))
+    mine[3], theirs[70] = 'B-PER', 'B-LOC'
+    p = opened(browser, readings(words, dict(one=[mine]*2, other=[theirs]*2)), tmp_path)
+    box = 'i => document.querySelectorAll("article .scroll")[i]'
+    def in_view(word, sentence=0):
+        return p.evaluate("""([s, w]) => {
+            const box = document.querySelectorAll('article .scroll')[s], th = box.querySelector(`[data-word="${w}"]`).getBoundingClientRect();
+            const frame = box.getBoundingClientRect(), name = box.querySelector('th[scope=row]').getBoundingClientRect();
+            const [from, to] = box.dir === 'rtl' ? [frame.left, Math.min(name.left, frame.right)]
+                : [Math.max(name.right, frame.left), frame.right];
+            return th.left >= from-1 && th.right <= to+1;
+        }""", [sentence, word+100*sentence])
+    at = lambda: p.evaluate(f'({box})(0).scrollLeft')
+    assert in_view(3) and in_view(3, 1) and not in_view(70) and at() == 0
+    p.select_option('[data-key=type]', '1')        # LOC
+    assert in_view(70) and in_view(70, 1) and not in_view(3)
+    # nothing that draws the list again moves a sentence that the reader has moved
+    p.evaluate(f'({box})(0).scrollLeft /= 2')
+    moved = at()
+    p.locator('.flag').nth(1).click()
+    assert moved and at() == moved
+    p.click('.clear')
+    assert in_view(3) and not p.errors
+    p.close()
+
+@needs_browser
+def test_kinds_have_explanations_and_neutral_names(browser, tmp_path):
+    p = opened(browser, text_of(30, 1), tmp_path)
+    kinds = lambda: {x.get_attribute('data-kind'): x.inner_text() for x in p.locator('[data-kind]').all()}
+    described = lambda selector: p.locator(selector).first.get_attribute('title')
+    assert kinds() == dict(boundary='boundary', type='type', missed='only recognizer', spurious='only student')
+    assert described('[data-kind=missed]') == 'recognizer has an entity here, and student has none.'
+    assert described('[data-kind=spurious]') == 'student has an entity here, and recognizer has none.'
+    assert 'Jensen-Shannon' in described('article .hint') and 'learned from' in described('[data-key=seen]')
+    # by key, and by touch: the same texts in a list
+    p.locator('summary').get_by_text('What the words mean').focus()
+    p.keyboard.press('Enter')
+    listed = dict(zip(p.locator('dt').all_inner_texts(), p.locator('dd').all_inner_texts()))
+    assert listed['only student'] == described('[data-kind=spurious]') and listed['divergence'] == described('article .hint')
+    assert listed['seen in the sources'] == described('[data-key=seen]') and len(listed) == 7
+    p.select_option('[data-key=a]', '0')
+    assert kinds() == {k: k for k in KINDS[1:]}
+    assert described('[data-kind=missed]') == 'gold has an entity here, and student has none.'
+    assert p.locator('dt').first.is_visible() and 'missed' in p.locator('dt').all_inner_texts()
+    assert p.get_by_role('button', name='missed').count() == 1 and not p.errors
+    p.close()
+
+@needs_browser
+def test_the_most_frequent_forms(browser, tmp_path):
+    "Counts of forms as a table of pandas has them, under filters too; a click leaves the places of one form"
+    r = text_of(400, 5)
+    r.tokens = [[re.sub('[0-9]', '', w) for w in t] for t in r.tokens]
+    del r.words
+    r.known = frozenset(w.lower() for w in ('aba', 'chi chi'))
+    r.found.clear()
+    p = opened(browser, r, tmp_path)
+    off = conflicts(r, 'recognizer', 'student').query('kind != "same"')
+    off = off.assign(form=[' '.join(r.words[b:e]) for b, e in zip(off.begin, off.end)])
+    def panel(): return [tuple(x.locator('th,td').all_inner_texts()) for x in p.locator('.often tbody tr').all()]
+    def check(rows):
+        "The same counts, and the same forms above the last count: many a form may share that one"
+        counts = rows.groupby(['form', 'a', 'b'], observed=True).size().nlargest(12)
+        shown = panel()
+        assert [int(x[3]) for x in shown] == counts.tolist()
+        named = {(f, *(str(t).replace('-', 'none') for t in types), str(n)) for (f, *types), n in counts.items() if n > counts.min()}
+        assert {x for x in shown if int(x[3]) > counts.min()} == named and len(named) > 3
+    check(off)
+    assert int(panel()[0][3]) > 20 and len(panel()) == 12
+    form, a, b, n = panel()[1]
+    here = off[(off.form == form) & (off.a == a.replace('none', '-')) & (off.b == b.replace('none', '-'))]
+    row = p.locator('.often button').nth(1)
+    row.focus()
+    p.keyboard.press('Enter')
+    assert shown_count(p) == (here.sentence.nunique(), len(here)) and len(here) == int(n)
+    assert p.evaluate('document.activeElement.getAttribute("aria-pressed")') == 'true' and len(panel()) == 12
+    assert set(articles(p)) <= set(here.sentence)
+    p.select_option('[data-key=language]', '0')
+    arabic = np.array(r.languages)[here.sentence] == 'ar'
+    assert shown_count(p) == (here[arabic].sentence.nunique(), arabic.sum()) and 0 < arabic.sum() < len(here)
+    p.select_option('[data-key=language]', '')
+    p.locator('.often [aria-pressed=true]').click()
+    assert shown_count(p) == (off.sentence.nunique(), len(off))
+    p.select_option('[data-key=seen]', '1')
+    check(off[off.seen])
+    # other systems have other forms
+    p.locator('.often button').first.click()
+    p.select_option('[data-key=seen]', '')
+    p.select_option('[data-key=a]', '0')
+    other = conflicts(r, 'gold', 'student').query('kind != "same"')
+    assert shown_count(p) == (other.sentence.nunique(), len(other)) and not p.errors
+    p.close()
+
+@needs_browser
+@pytest.mark.parametrize('name, start', [('corpus sw, test: mtmt from en+de, seed 0', 'corpus-sw-test-mtmt-from-en-de-seed-0-cases'),
+    ('../../etc/passwd', 'etc-passwd-cases'), ('', 'cases'), ('\u202e<b>/\\:*?"|', 'U-202E-b-cases'), ('\u0643\u062a\u0628', '\u0643\u062a\u0628-cases')])
+def test_downloads_carry_the_run(browser, tmp_path, name, start):
+    r = text_of(6)
+    r.name = name
+    p = opened(browser, r, tmp_path)
+    for kind in ('conll', 'csv'):
+        with p.expect_download() as d: p.locator(f'.{kind}').click()
+        assert d.value.suggested_filename == f'{start}.{kind}'
+    p.close()
+
 @needs_browser
 def test_a_word_and_the_export_by_keyboard_alone(browser, tmp_path):
     r = text_of(30, 1)
@@ -266,7 +408,8 @@ def test_a_word_and_the_export_by_keyboard_alone(browser, tmp_path):
         p.keyboard.press('Enter')
     table = pd.read_csv(d.value.path())
     want = off[off.sentence.isin(flagged)]
-    assert table.kind.tolist() == want.kind.tolist() and table.sentence.tolist() == want.sentence.tolist()
+    alone = dict(missed='only recognizer', spurious='only student')
+    assert table.kind.tolist() == [alone.get(k, k) for k in want.kind] and table.sentence.tolist() == want.sentence.tolist()
     assert np.allclose(table.divergence, want.divergence, atol=5e-3) and (table.flagged == 1).all()
     assert not p.errors
     p.close()

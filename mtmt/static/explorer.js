@@ -60,10 +60,53 @@ function decode(data) {
     probabilities: data.probabilities.map(bytes)};
 }
 
-// ## Filters
-// One pass over the places of the chosen pair: the sentences that stay, the places in them, and the strongest
-// divergence of each sentence. `f` holds the filters.
+// ## What the words mean
+// Each explanation stands as a hint where its word does, and in a list that opens by key or touch. Where neither system
+// is gold, an entity that one of them has alone is no miss of the other, and the kinds say so.
 
+function kindName(data, f, kind) {
+  const names = [data.systems[f.a], data.systems[f.b]], one = {missed: 0, spurious: 1}[kind];
+  return one == null || names.includes('gold') ? kind : `only ${names[one]}`;
+}
+function explained(data, f) {
+  const a = data.systems[f.a], b = data.systems[f.b];
+  return {
+    boundary: 'Both systems have an entity of the same type here, and its borders differ.',
+    type: 'Both systems have an entity here, and its types differ.',
+    missed: `${a} has an entity here, and ${b} has none.`,
+    spurious: `${b} has an entity here, and ${a} has none.`,
+    divergence: 'How far apart two systems are in a place: the largest Jensen-Shannon divergence of their probabilities '
+      +'over its words. 0: they agree. 1: both are sure, of different tags.',
+    'confidence gap': 'How much surer one system is of its tags in a place than the other: a difference of probabilities.',
+    'seen in the sources': 'The labelled texts that the recognizer learned from hold an entity of the same words.'};
+}
+function meanings(data, f) {
+  const each = Object.entries(explained(data, f)).filter(([n]) => data.seen || n !== 'seen in the sources');
+  return el('dl', {}, each.flatMap(([n, text]) => [el('dt', {}, kindName(data, f, n)), el('dd', {}, text)]));
+}
+
+// ## Filters
+// One pass over the places of the chosen pair: the sentences that stay, the places in them, the first place and the
+// strongest divergence of each sentence, and how often each form stays. `f` holds the filters, `free` their defaults.
+// A form is the words of a place with both systems' types. The filter by form leaves the counts of the others.
+
+const free = data => ({
+  kinds: conflictKinds(data), type: 0, cell: null, form: null, seen: '', language: '', gap: 0, text: '', flagged: false});
+const alike = (x, y) => x instanceof Set ? x.size === y.size && [...x].every(v => y.has(v)) : x === y;
+const filtered = (data, f) => Object.entries(free(data)).some(([k, v]) => !alike(f[k], v));
+const formOf = (data, p, i) => data.words.slice(p.begin[i], p.end[i]).join(' ');
+function grouped(data, p) {
+  if (p.group) return p;
+  const number = new Map();
+  data.words ??= data.tokens.flat();
+  p.example = [];           // a place of each form
+  p.group = Int32Array.from(p.begin, (_, i) => {
+    const key = `${p.a[i]} ${p.b[i]} ${formOf(data, p, i)}`;
+    if (!number.has(key)) number.set(key, p.example.push(i)-1);
+    return number.get(key);
+  });
+  return p;
+}
 function passes(data, f, p, i, text) {
   const s = p.sentence[i];
   return f.kinds.has(p.kind[i])
@@ -76,15 +119,20 @@ function passes(data, f, p, i, text) {
     && (!text || data.lower[s].includes(text));
 }
 function chosen(data, f) {
-  const p = data.of[f.a][f.b], score = new Float32Array(data.tokens.length).fill(-1), left = [], text = f.text.toLowerCase();
+  const p = grouped(data, data.of[f.a][f.b]), S = data.tokens.length, left = [], text = f.text.toLowerCase();
+  const score = new Float32Array(S).fill(-1), first = new Int32Array(S).fill(-1), counts = new Uint32Array(p.example.length);
   if (text) data.lower ??= data.tokens.map(t => t.join(' ').toLowerCase());
   for (let i = 0; i < p.begin.length; i++) if (passes(data, f, p, i, text)) {
+    const s = p.sentence[i], form = p.group[i];
+    counts[form]++;
+    if (f.form != null && f.form !== form) continue;
     left.push(i);
-    score[p.sentence[i]] = Math.max(score[p.sentence[i]], p.divergence[i]);
+    if (first[s] < 0) first[s] = p.begin[i];
+    score[s] = Math.max(score[s], p.divergence[i]);
   }
   const list = [...score.keys()].filter(s => score[s] >= 0);
   if (f.order === 'divergence') list.sort((x, y) => score[y]-score[x] || x-y);
-  return {list, places: left, score};
+  return {list, places: left, score, first, counts};
 }
 
 // ## A sentence
@@ -121,6 +169,15 @@ function grid(data, f, s, open, opened) {
     el('tr', {}, el('th', {scope: 'row', dir: 'ltr'}, n), runs(data, k, s).map(run => cell(k, run))));
   return el('div', {class: 'scroll', dir: words.some(w => rtl.test(w)) ? 'rtl' : 'ltr'},
     el('table', {class: 'grid'}, el('thead', {}, el('tr', {}, el('td', {}, ''), head)), el('tbody', {}, rows)));
+}
+
+// A long sentence is drawn with the first place that the filters leave in view.
+function reveal(box, word) {
+  const th = box.querySelector(`[data-word="${word}"]`).parentElement.getBoundingClientRect();
+  const frame = box.getBoundingClientRect(), names = box.querySelector('th[scope=row]').offsetWidth, room = 12;
+  const left = frame.left+(box.dir === 'rtl' ? 0 : names), right = frame.right-(box.dir === 'rtl' ? names : 0);
+  if (th.left >= left && th.right <= right) return;
+  box.scrollLeft += box.dir === 'rtl' ? th.right-right+room : th.left-left-room;
 }
 
 // ## Behind a word
@@ -173,8 +230,8 @@ function why(data, i, ask) {
 }
 
 // ## The overview
-// What one system predicts where the other predicts something else, as a table whose cells filter the list; how sure
-// both are in those places; and the share of the sentences that differ, by language.
+// What one system predicts where the other predicts something else, as a table whose cells filter the list; the words
+// that come up most often; how sure both are in conflicts; and the share of the sentences that differ, by language.
 
 function heat(data, f, set) {
   const p = data.of[f.a][f.b], T = data.types.length+1, n = new Uint32Array(T*T), names = ['none', ...data.types];
@@ -220,6 +277,32 @@ function byLanguage(data, f, set) {
   }));
 }
 
+const MOST = 12;
+function top(counts) {
+  const out = [];
+  for (let g = 0; g < counts.length; g++) {
+    if (!counts[g] || (out.length === MOST && counts[g] <= counts[out.at(-1)])) continue;
+    const k = out.findIndex(o => counts[o] < counts[g]);
+    out.splice(k < 0 ? out.length : k, 0, g);
+    if (out.length > MOST) out.pop();
+  }
+  return out;
+}
+function often(data, f, counts, set) {
+  const p = data.of[f.a][f.b], names = ['none', ...data.types], rows = top(counts);
+  if (f.form != null && !rows.includes(f.form)) rows.push(f.form);
+  const row = g => {
+    const i = p.example[g], lang = data.languages[data.language[p.sentence[i]]] || null, form = formOf(data, p, i);
+    const choose = () => set({form: f.form === g ? null : g});
+    return el('tr', {},
+      el('th', {scope: 'row'}, button(form, choose, {...pressed(f.form === g), lang, dir: 'auto', title: form, 'data-form': g})),
+      el('td', {}, names[p.a[i]]), el('td', {}, names[p.b[i]]), el('td', {}, counts[g]));
+  };
+  const head = ['words', data.systems[f.a], data.systems[f.b], 'places'].map(x => el('th', {scope: 'col'}, x));
+  return rows.length ? el('div', {class: 'scroll'}, el('h3', {}, 'The most frequent'),
+    el('table', {class: 'often'}, el('thead', {}, el('tr', {}, head)), el('tbody', {}, rows.map(row)))) : null;
+}
+
 // ## Taking cases along
 // As CoNLL columns with a column for each system, or as a table of places. A spreadsheet would run a cell that begins
 // like a formula, so such a cell gets an apostrophe in front.
@@ -237,13 +320,17 @@ function csv(data, f, list, places) {
   const p = data.of[f.a][f.b], keep = new Set(list), names = ['-', ...data.types];
   const row = i => {
     const s = p.sentence[i], words = data.tokens[s], begin = p.begin[i]-data.starts[s], end = p.end[i]-data.starts[s];
-    return [s, data.languages[data.language[s]], begin, end, words.slice(begin, end).join(' '), data.kinds[p.kind[i]],
+    return [s, data.languages[data.language[s]], begin, end, words.slice(begin, end).join(' '), kindName(data, f, data.kinds[p.kind[i]]),
       names[p.a[i]], names[p.b[i]], p.divergence[i].toFixed(3), p.gap[i].toFixed(3), f.flags.has(s) ? 1 : 0,
       words.join(' ')];
   };
   const head = ['sentence', 'language', 'begin', 'end', 'text', 'kind', data.systems[f.a], data.systems[f.b],
     'divergence', 'gap', 'flagged', 'words'];
   return [head, ...places.filter(i => keep.has(p.sentence[i])).map(row)].map(r => r.map(cell).join(',')+'\r\n').join('');
+}
+function fileName(data, end) {
+  const run = visible(data.name || '').replace(/[^\p{L}\p{M}\p{N}._]+/gu, '-').replace(/^[-.]+|[-.]+$/g, '').slice(0, 60);
+  return run ? `${run}-${end}` : end;
 }
 function download(name, text, type) {
   const a = el('a', {href: URL.createObjectURL(new Blob([text], {type: type+';charset=utf-8'})), download: name});
@@ -258,20 +345,22 @@ function download(name, text, type) {
 // control as it is.
 
 function kindButtons(data, f, set) {
-  const each = data.kinds.slice(1).map((n, i) => button(n, () => {
+  const each = data.kinds.slice(1).map((n, i) => button(kindName(data, f, n), () => {
     const kinds = new Set(f.kinds);
     kinds.delete(0);
     if (!kinds.delete(i+1)) kinds.add(i+1);
     set({kinds, cell: null});
-  }, {...pressed(f.kinds.has(i+1)), 'data-kind': n}));
+  }, {...pressed(f.kinds.has(i+1)), title: explained(data, f)[n], 'data-kind': n}));
   return el('span', {role: 'group', 'aria-label': 'kinds of conflict', class: 'bar'}, each);
 }
 function controls(data, f, set) {
   const option = key => ([v, t]) => el('option', {value: v, selected: String(f[key]) === String(v)}, t);
-  const pick = (label, key, options, cast = x => x) => el('label', {}, label,
-    el('select', {'data-key': key, onchange: e => set({[key]: cast(e.target.value)})}, options.map(option(key))));
+  const change = (key, v) => set(key === 'a' || key === 'b' ? {[key]: v, form: null} : {[key]: v});
+  const pick = (label, key, options, cast = x => x, title = null) => el('label', {title}, label,
+    el('select', {title, 'data-key': key, onchange: e => change(key, cast(e.target.value))}, options.map(option(key))));
   const side = (label, key, other) =>
     pick(label, key, data.systems.map((n, i) => [i, n]).filter(([i]) => i !== f[other]), Number);
+  const hints = explained(data, f);
   const gap = e => {
     e.target.nextSibling.textContent = (+e.target.value).toFixed(2);
     set({gap: +e.target.value}, true);
@@ -279,14 +368,14 @@ function controls(data, f, set) {
   return [
     el('div', {class: 'bar'}, side('Compare', 'a', 'b'), side('with', 'b', 'a'),
       pick('type', 'type', [[0, 'any'], ...data.types.map((t, i) => [i+1, t])], Number),
-      data.seen ? pick('in the sources', 'seen', [['', 'any'], ['1', 'seen'], ['0', 'unseen']]) : null,
+      data.seen ? pick('in the sources', 'seen', [['', 'any'], ['1', 'seen'], ['0', 'unseen']], x => x, hints['seen in the sources']) : null,
       data.languages.length > 1
         ? pick('language', 'language', [['', 'any'], ...data.language_names.map((l, i) => [i, l.endsWith('*') ? `${l.slice(0, -1)} (unseen by the encoder)` : l])])
         : null,
       pick('order', 'order', [['divergence', 'strongest first'], ['text', 'as in the text']])),
     el('div', {class: 'bar'}, kindButtons(data, f, set),
-      el('label', {}, 'confidence gap at least',
-        el('input', {type: 'range', min: 0, max: 1, step: .05, value: f.gap, 'data-key': 'gap', oninput: gap}),
+      el('label', {title: hints['confidence gap']}, 'confidence gap at least',
+        el('input', {type: 'range', title: hints['confidence gap'], min: 0, max: 1, step: .05, value: f.gap, 'data-key': 'gap', oninput: gap}),
         el('output', {}, f.gap.toFixed(2))),
       el('label', {}, 'text',
         el('input', {type: 'search', value: f.text, size: 14, 'data-key': 'text',
@@ -309,7 +398,8 @@ function article(view, k) {
   const current = k === view.at ? 'true' : 'false';
   return el('article', {tabindex: -1, 'data-sentence': s, 'aria-current': current, 'aria-label': `sentence ${s}`},
     el('div', {class: 'bar', style: 'margin:0'},
-      el('span', {class: 'dim'}, `sentence ${s}, divergence ${found.score[s].toFixed(2)}`), flag),
+      el('span', {class: 'dim'}, `sentence ${s}, `,
+        el('span', {class: 'hint', title: explained(data, f).divergence}, `divergence ${found.score[s].toFixed(2)}`)), flag),
     grid(data, f, s, i => view.open(i), view.opened),
     behind ? why(data, view.opened, view.link.ask) : null);
 }
@@ -321,12 +411,13 @@ function statusLine(view) {
   return [
     el('strong', {class: 'count', role: 'status'},
       `${many(found.list.length, 'sentence')}, ${many(found.places.length, 'place')}`),
+    filtered(data, f) ? button('clear filters', () => view.clear(), {class: 'clear'}) : null,
     button('\u2039 page', () => view.go((page-1)*PAGE), {class: 'previous'}),
     el('span', {}, `${pages ? page+1 : 0} of ${pages}`),
     button('page \u203a', () => view.go((page+1)*PAGE), {class: 'next'}),
-    button(`${what} as CoNLL`, () => download('cases.conll', conll(data, list), 'text/plain'), {class: 'conll'}),
-    button(`${what} as CSV`, () => download('cases.csv', csv(data, f, list, differ()), 'text/csv'), {class: 'csv'}),
-    el('span', {class: 'dim'}, 'keys: n p f / \u2190 \u2192 Enter Esc')];
+    button(`${what} as CoNLL`, () => download(fileName(data, 'cases.conll'), conll(data, list), 'text/plain'), {class: 'conll'}),
+    button(`${what} as CSV`, () => download(fileName(data, 'cases.csv'), csv(data, f, list, differ()), 'text/csv'), {class: 'csv'}),
+    el('span', {class: 'dim'}, 'keys: n p f / \u2190 \u2192 Enter Esc')].filter(x => x);
 }
 
 // ## Keys
@@ -359,26 +450,27 @@ class View {
   constructor(root, raw, link) {
     const begun = performance.now(), data = decode(raw), part = c => el('div', {class: c});
     Object.assign(this, {root, link, data, at: 0, opened: null,
-      bar: part('controls'), over: part('overview'), status: part('bar'), list: part('list')});
-    this.f = {
-      a: data.pair[0], b: data.pair[1], kinds: conflictKinds(data), type: 0, cell: null, seen: '', language: '', gap: 0,
-      text: '', order: 'divergence', flagged: false, flags: new Set(link.flags || [])};
+      bar: part('controls'), over: part('overview'), status: part('bar'), list: part('list'), meanings: part('meanings')});
+    this.f = {...free(data), a: data.pair[0], b: data.pair[1], order: 'divergence', flags: new Set(link.flags || [])};
     root.classList.add('mtmt');
     root.setAttribute('data-lm-suppress-shortcuts', 'true');
     root.addEventListener('keydown', e => press(this, e));
     root.replaceChildren(el('h2', {}, data.name || 'Disagreements'),
-      ...(data.note ? [el('p', {class: 'note'}, data.note)] : []), this.bar, this.over, this.status, this.list);
+      ...(data.note ? [el('p', {class: 'note'}, data.note)] : []), this.bar, this.over,
+      el('details', {}, el('summary', {}, 'What the words mean'), this.meanings), this.status, this.list);
     this.draw();
     root.dataset.opened = (performance.now()-begun).toFixed(1);
   }
   flags() { return [...this.f.flags].sort((x, y) => x-y); }
   focus() { this.list.querySelector('[aria-current=true]')?.focus({preventScroll: false}); }
   set(change, typing = false) {
-    const had = document.activeElement, key = had?.getAttribute('data-key'), kind = had?.getAttribute('data-kind');
+    const had = document.activeElement, name = ['data-key', 'data-kind', 'data-form'].find(n => had?.hasAttribute(n));
+    const again = name && `[${name}="${had.getAttribute(name)}"]`;
     Object.assign(this, {f: {...this.f, ...change}, at: 0, opened: null});
     this.draw(typing);        // the controls are new, and one of them had the focus
-    if (!typing) this.root.querySelector(key ? `[data-key=${key}]` : kind ? `[data-kind=${kind}]` : 'none')?.focus();
+    if (!typing && again) this.root.querySelector(again)?.focus();
   }
+  clear() { this.set(free(this.data)); this.focus(); }
   go(k) {
     if (!this.found.list.length) return;
     Object.assign(this, {at: Math.max(0, Math.min(this.found.list.length-1, k)), opened: null});
@@ -396,10 +488,13 @@ class View {
     this.sentences();
     this.list.querySelector(`[data-word="${i}"]`)?.focus();
   }
-  sentences() {
+  sentences(anew = false) {
+    const boxes = () => [...this.list.querySelectorAll('article .scroll')].map(b => [b.closest('article').dataset.sentence, b]);
+    const before = new Map(anew ? [] : boxes().map(([s, b]) => [s, b.scrollLeft]));
     const all = this.found.list, start = Math.floor(this.at/PAGE)*PAGE, end = Math.min(start+PAGE, all.length), shown = [];
     for (let k = start; k < end; k++) shown.push(article(this, k));
     this.list.replaceChildren(...shown, all.length ? '' : el('p', {}, 'No place is left by these filters.'));
+    for (const [s, b] of boxes()) if (before.has(s)) b.scrollLeft = before.get(s); else reveal(b, this.found.first[s]);
     this.status.replaceChildren(...statusLine(this));
   }
   draw(typing = false) {
@@ -407,9 +502,11 @@ class View {
     this.found = chosen(data, f);
     root.dataset.filtered = (performance.now()-begun).toFixed(1);
     if (!typing) this.bar.replaceChildren(...controls(data, f, set));
-    const panels = [heat(data, f, set), sure(data, f, f.a), sure(data, f, f.b), byLanguage(data, f, set)];
+    const panels = [heat(data, f, set), often(data, f, this.found.counts, set), sure(data, f, f.a), sure(data, f, f.b),
+      byLanguage(data, f, set)];
+    this.meanings.replaceChildren(meanings(data, f));
     this.over.replaceChildren(...panels.filter(x => x));
-    this.sentences();
+    this.sentences(true);
     root.dataset.drawn = (performance.now()-begun).toFixed(1);
   }
 }
