@@ -175,12 +175,22 @@ def _apart(value, buffers):
     if isinstance(value, dict): return {key: _apart(x, buffers) for key, x in value.items()}
     return [_apart(x, buffers) for x in value] if isinstance(value, list) else value
 
+def _numbered(by_name):
+    "Tags by the number of their sentence, which is text in JSON"
+    return {int(name): list(tags) for name, tags in by_name.items()}
+
+def _named(by_number): return {str(number): tags for number, tags in by_number.items()}
+
 # %% ../nbs/70_widgets.ipynb #c453b6fd
 class Explorer(anywidget.AnyWidget):
-    "Explore where systems disagree, in JupyterLab; `flagged` holds the numbers of the flagged sentences"
+    """Explore where systems disagree, in JupyterLab
+
+    `flagged` holds the numbers of the flagged sentences, `corrections` the tags of each corrected one."""
     _esm = _STATIC/'explorer.js'
     _css = _STATIC/'explorer.css'
     flagged = traitlets.List(traitlets.Int()).tag(sync=True)
+    corrections = traitlets.Dict().tag(sync=True, from_json=lambda by_name, _: _numbered(by_name),
+        to_json=lambda by_number, _: _named(by_number))
 
     def __init__(self,
         read:Readings, # The readings to show
@@ -189,6 +199,16 @@ class Explorer(anywidget.AnyWidget):
         super().__init__()
         self.readings, self.columns = read, columns(read, pair)
         self.on_msg(self._answer)
+
+    @traitlets.validate('corrections')
+    def _fitting(self, proposal):
+        "Corrections as they are, where they fit the sentences"
+        tokens, tags = self.readings.tokens, set(self.readings.tags)
+        for number, given in proposal['value'].items():
+            if not 0 <= number < len(tokens) or len(given) != len(tokens[number]) or set(given)-tags:
+                raise traitlets.TraitError(f'sentence {number}: give each of its words one of the tags '
+                    f'{", ".join(self.readings.tags)}')
+        return proposal['value']
 
     def _answer(self, widget, message, buffers):
         "Send the columns, or the neighbours of a word"

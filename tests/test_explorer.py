@@ -1,5 +1,5 @@
 "The explorer: its columns by independent computation, its page in a real browser, and text that would like to be markup."
-import csv, io, itertools, re, shutil, subprocess, tomllib, unicodedata
+import base64, csv, io, itertools, json, re, shutil, subprocess, tomllib, unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,10 @@ from hypothesis import Phase, given, settings, strategies as st
 import mtmt
 from conftest import ROOT
 from mtmt.conflicts import conflicts, entity_columns, nearest_words, readings, readings_of
-from mtmt.data import MtmtError
+from mtmt.data import MtmtError, Schema, read_conll, tag_names
 from mtmt.entities import KINDS, spans
 from mtmt.runs import run
-from mtmt.widgets import columns, page, write_page
+from mtmt.widgets import Explorer, columns, page, write_page
 from test_entities import slow_match
 from test_runs import recipe
 from test_site import CHROMIUM, CONTRAST, FLAGS, needs_browser, serious_faults
@@ -412,6 +412,136 @@ def test_a_word_and_the_export_by_keyboard_alone(browser, tmp_path):
     assert table.kind.tolist() == [alone.get(k, k) for k in want.kind] and table.sentence.tolist() == want.sentence.tolist()
     assert np.allclose(table.divergence, want.divergence, atol=5e-3) and (table.flagged == 1).all()
     assert not p.errors
+    p.close()
+
+def valid(tags):
+    "A plain loop: an I- that goes on with nothing begins an entity"
+    out = []
+    for t in tags: out.append('B'+t[1:] if t[0] == 'I' and (not out or out[-1][2:] != t[2:]) else t)
+    return out
+
+@needs_browser
+def test_correcting_by_keyboard(browser, tmp_path):
+    "Tags set behind words: shown as a row, saved as a file that a run reads, taken back"
+    r = text_of(20, 4)
+    p = opened(browser, r, tmp_path)
+    first, second = articles(p)[:2]
+    gold = lambda s: [r.tags[t] for t in r.said['gold'][r.starts[s]:r.starts[s+1]]]
+    want, box = {}, lambda s: p.locator(f'article[data-sentence="{s}"]')
+    def focused(name): return p.evaluate('n => document.activeElement.getAttribute(n)', name)
+    def tab_to(tag):
+        "From the word, or from another tag, with the keys that everybody has"
+        for key in ('Tab', 'Shift+Tab'):
+            for _ in range(len(r.tags)):
+                if focused('data-tag') == tag: return
+                p.keyboard.press(key)
+        assert focused('data-tag') == tag
+    def choose(s, word, tag):
+        raw.setdefault(s, gold(s))[word] = tag
+        tab_to(tag)
+        p.keyboard.press('Enter' if word%2 else 'Space')
+        want[s] = valid(raw[s])
+        assert focused('data-tag') == want[s][word]
+        row = box(s).locator('tbody tr').last
+        assert row.locator('th').inner_text() == 'corrected'
+        shown = [(x.get_attribute('colspan'), x.inner_text()) for x in row.locator('td.e').all()]
+        assert shown == [(str(e-b), t) for b, e, t in sorted(spans(want[s]))]
+    raw = {}
+    assert p.locator('.corrections').count() == p.locator('.corrected').count() == 0
+    p.keyboard.press('Tab')
+    p.locator(f'[data-word="{r.starts[first]}"]').focus()
+    p.keyboard.press('Enter')
+    p.keyboard.press('Tab')
+    # an I- at the beginning, an entity of two words, and its beginning taken away and given back
+    choose(first, 0, 'I-PER')
+    assert want[first][0] == 'B-PER'
+    p.keyboard.press('ArrowRight')
+    assert focused('data-word') == str(r.starts[first]+1)
+    p.keyboard.press('Enter')
+    p.keyboard.press('Tab')
+    choose(first, 1, 'I-PER')
+    assert want[first][:2] == ['B-PER', 'I-PER']
+    p.keyboard.press('ArrowLeft')
+    p.keyboard.press('Enter')
+    p.keyboard.press('Tab')
+    choose(first, 0, 'O')
+    assert want[first][:2] == ['O', 'B-PER']
+    choose(first, 0, 'B-PER')
+    assert want[first][:2] == ['B-PER', 'I-PER']
+    # the tag that it has: looked at, and right
+    p.locator(f'[data-word="{r.starts[second]+2}"]').focus()
+    p.keyboard.press('Enter')
+    p.keyboard.press('Tab')
+    choose(second, 2, gold(second)[2])
+    assert want[second] == valid(gold(second)) and p.locator('.corrected').count() == 2
+    def saved():
+        with p.expect_download() as d:
+            p.locator('.corrections').focus()
+            p.keyboard.press('Enter')
+        assert d.value.suggested_filename == 'Sample-corrections.conll'
+        d.value.save_as(tmp_path/'corrections.conll')
+        return read_conll(tmp_path/'corrections.conll', Schema(('PER', 'LOC')))
+    found, report = saved()
+    assert found['tokens'][:] == [r.tokens[s] for s in sorted(want)] and tag_names(found) == [want[s] for s in sorted(want)]
+    assert report.sentences == 2 and all(len(l.split('\t')) == 2 for l in (tmp_path/'corrections.conll').read_text().splitlines() if l)
+    p.locator(f'[data-word="{r.starts[second]+2}"]').focus()
+    p.locator('.drop').focus()
+    p.keyboard.press('Enter')
+    assert box(second).locator('tbody tr').count() == 3 and saved()[0]['tokens'][:] == [r.tokens[first]]
+    assert not serious_faults(p) and not p.errors
+    p.close()
+
+# JupyterLab's side of a widget, as far as this one uses it; what is sent goes through `kernel` to Python
+MODEL = """const handlers = [], state = JSON.parse(await kernel('state'));
+const arrived = s => new DataView(Uint8Array.from(atob(s), c => c.charCodeAt(0)).buffer);
+const model = {
+  on: (name, f) => handlers.push(f), off: () => {}, get: n => state[n], set: (n, v) => { state[n] = v; },
+  save_changes: () => kernel('save', JSON.stringify(state)),
+  send: async m => {
+    for (const [content, buffers] of JSON.parse(await kernel('message', JSON.stringify(m))))
+      for (const f of handlers) f(content, buffers.map(arrived));
+  }};
+"""
+
+def with_kernel(browser, explorer):
+    "The widget in a page, with its messages and traitlets in this process: only their way is not JupyterLab's"
+    def kernel(what, content='null'):
+        content, out = json.loads(content), []
+        if what == 'state': return json.dumps({n: v for n, v in explorer.get_state().items() if n in ('flagged', 'corrections')})
+        if what == 'save': return explorer.set_state(content)
+        explorer.send = lambda m, buffers=None: out.append((m, [base64.b64encode(b).decode() for b in buffers or []]))
+        explorer._handle_custom_msg(content, [])
+        return json.dumps(out)
+    p = browser.new_page(viewport=dict(width=1200, height=900))
+    p.errors = []
+    p.on('pageerror', lambda e: p.errors.append(str(e)))
+    p.expose_function('kernel', kernel)
+    program = (STATIC/'explorer.js').read_text(encoding='utf-8')
+    style = (STATIC/'explorer.css').read_text(encoding='utf-8')
+    p.set_content(f'<!doctype html><html lang="en"><title>Lab</title><style>{style}</style><main id="app"></main>'
+        f'<script type="module">{program}\n{MODEL}\nrender({{model, el: document.getElementById("app")}});</script>')
+    p.wait_for_selector('.count')
+    return p
+
+@needs_browser
+def test_flags_and_corrections_come_back_to_the_kernel(browser):
+    import traitlets
+    r = text_of(20, 4)
+    explorer = Explorer(r)
+    explorer.corrections = {3: ['O']*len(r.tokens[3])}
+    with pytest.raises(traitlets.TraitError, match='sentence 3: give each of its words one of the tags O, B-PER'):
+        explorer.corrections = {3: ['O']}
+    p = with_kernel(browser, explorer)
+    p.locator('.flag').first.click()
+    p.locator('article [data-word]').first.click()
+    p.locator('.near li').first.wait_for()
+    row, s = int(p.locator('[aria-expanded=true]').get_attribute('data-word')), articles(p)[0]
+    assert p.locator('.near li bdi').all_inner_texts() == [r.words[i] for i, _ in nearest_words(r, [row])[0]]
+    p.locator('[data-tag="I-LOC"]').click()
+    p.wait_for_function('document.querySelector(".correct .drop")')
+    gold = [r.tags[t] for t in r.said['gold'][r.starts[s]:r.starts[s+1]]]
+    assert explorer.flagged == [s] and s != 3
+    assert explorer.corrections == {3: ['O']*len(r.tokens[3]), s: valid(['I-LOC', *gold[1:]])} and not p.errors
     p.close()
 
 @needs_browser

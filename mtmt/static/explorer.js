@@ -139,36 +139,44 @@ function chosen(data, f) {
 // Words are columns, systems are rows, and an entity spans its words. In right-to-left scripts the columns run from
 // right to left.
 
-function runs(data, k, s) {
-  const said = data.said[k], out = [], type = data.tags.map(t => t === 'O' ? -1 : data.types.indexOf(t.slice(2)));
-  for (let i = data.starts[s]; i < data.starts[s+1];) {
+function runs(data, said) {
+  const out = [], type = data.tags.map(t => t === 'O' ? -1 : data.types.indexOf(t.slice(2)));
+  for (let i = 0; i < said.length;) {
     const t = type[said[i]];
     let e = i+1;
-    if (t >= 0) while (e < data.starts[s+1] && type[said[e]] === t && data.tags[said[e]][0] !== 'B') e++;
+    if (t >= 0) while (e < said.length && type[said[e]] === t && data.tags[said[e]][0] !== 'B') e++;
     out.push([i, e, t]);
     i = e;
   }
   return out;
 }
-function grid(data, f, s, open, opened) {
-  const p = data.of[f.a][f.b], words = data.tokens[s], lang = data.languages[data.language[s]] || null, hot = new Set();
-  for (let i = 0; i < p.begin.length; i++) if (p.sentence[i] === s && p.kind[i])
-    for (let w = p.begin[i]; w < p.end[i]; w++) hot.add(w);
-  const head = words.map((w, k) => {
-    const i = data.starts[s]+k, expanded = opened === i ? 'true' : 'false';
-    return el('th', {scope: 'col'},
-      button(w, () => open(i), {lang, dir: 'auto', tabindex: k ? -1 : 0, 'data-word': i, 'aria-expanded': expanded}));
-  });
-  const cell = (k, [b, e, t]) => {
+function row(data, name, said, hot) {
+  const cell = ([b, e, t]) => {
     let differs = false;
-    if (k === f.a || k === f.b) for (let w = b; w < e; w++) differs ||= hot.has(w);
+    for (let w = b; w < e; w++) differs ||= hot.has(w);
     const classes = [t >= 0 && `e t${t%8}`, differs && 'x'].filter(x => x).join(' ');
     return el('td', {colspan: e-b, dir: 'ltr', class: classes || null}, t >= 0 ? data.types[t] : differs ? 'O' : '\u00b7');
   };
-  const rows = data.systems.map((n, k) =>
-    el('tr', {}, el('th', {scope: 'row', dir: 'ltr'}, n), runs(data, k, s).map(run => cell(k, run))));
+  return el('tr', {}, el('th', {scope: 'row', dir: 'ltr'}, name), runs(data, said).map(cell));
+}
+function sheet(words, head, rows) {
   return el('div', {class: 'scroll', dir: words.some(w => rtl.test(w)) ? 'rtl' : 'ltr'},
     el('table', {class: 'grid'}, el('thead', {}, el('tr', {}, el('td', {}, ''), head)), el('tbody', {}, rows)));
+}
+const saidOf = (data, k, s) => data.said[k].subarray(data.starts[s], data.starts[s+1]);
+function grid(view, s) {
+  const {data, f, opened} = view, words = data.tokens[s], start = data.starts[s], hot = new Set(), cold = new Set();
+  const p = data.of[f.a][f.b], lang = data.languages[data.language[s]] || null;
+  for (let i = 0; i < p.begin.length; i++) if (p.sentence[i] === s && p.kind[i])
+    for (let w = p.begin[i]; w < p.end[i]; w++) hot.add(w-start);
+  const head = words.map((w, k) => {
+    const i = start+k, expanded = opened === i ? 'true' : 'false', open = () => view.open(i);
+    return el('th', {scope: 'col'},
+      button(w, open, {lang, dir: 'auto', tabindex: k ? -1 : 0, 'data-word': i, 'aria-expanded': expanded}));
+  });
+  const rows = data.systems.map((n, k) => row(data, n, saidOf(data, k, s), k === f.a || k === f.b ? hot : cold));
+  if (view.fixed.has(s)) rows.push(row(data, 'corrected', corrected(view, s).map(t => data.tags.indexOf(t)), cold));
+  return sheet(words, head, rows);
 }
 
 // A long sentence is drawn with the first place that the filters leave in view.
@@ -178,6 +186,24 @@ function reveal(box, word) {
   const left = frame.left+(box.dir === 'rtl' ? 0 : names), right = frame.right-(box.dir === 'rtl' ? names : 0);
   if (th.left >= left && th.right <= right) return;
   box.scrollLeft += box.dir === 'rtl' ? th.right-right+room : th.left-left-room;
+}
+
+// ## Corrections
+// What you say the tags of a sentence are, from gold or else the last system on. `I-` without a beginning becomes `B-`
+// where it is shown and sent, so that taking a tag back takes this back, too.
+
+const begins = (t, before) => t[0] === 'I' && before.slice(2) !== t.slice(2) ? `B-${t.slice(2)}` : t;
+function tagsOf(view, s) {
+  const {data, fixed} = view, k = data.systems[0] === 'gold' ? 0 : data.systems.length-1;
+  return fixed.get(s) ?? Array.from(saidOf(data, k, s), t => data.tags[t]);
+}
+const corrected = (view, s) => tagsOf(view, s).map((t, i, all) => begins(t, i ? all[i-1] : 'O'));
+function correct(view, i) {
+  const {data} = view, [s, w] = wordAt(data, i), now = corrected(view, s)[i-data.starts[s]];
+  const choice = t => button(t, () => view.correct(i, t), {...pressed(t === now), 'data-tag': t});
+  return el('div', {class: 'bar correct', role: 'group', 'aria-label': `correct ${w}`},
+    el('h3', {}, 'Correct'), data.tags.map(choice),
+    view.fixed.has(s) ? button('drop this correction', () => view.drop(s), {class: 'drop'}) : null);
 }
 
 // ## Behind a word
@@ -216,12 +242,14 @@ function trust(n, v) {
   return el('div', {class: 'p'},
     el('span', {title: what}, `${sign} ${n}`), el('span', {}, bar(v)), el('span', {}, v.toFixed(2)));
 }
-function why(data, i, ask) {
+function why(view, i) {
+  const {data, link: {ask}} = view;
   const w = wordAt(data, i)[1], trusts = Object.entries(data.trusts);
   const place = el('div', {}, el('span', {class: 'dim'}, 'looking ...'));
   const neighbours = data.near ? i in data.near && Promise.resolve(data.near[i]) : data.asks && ask && ask(i);
   if (neighbours) neighbours.then(list => place.replaceChildren(near(data, list)));
   return el('div', {class: 'why', role: 'region', 'aria-label': `behind ${w}`},
+    correct(view, i),
     data.systems.map((n, k) => el('div', {}, el('h3', {}, n), bars(data, k, i))),
     trusts.length
       ? el('div', {class: 'trusts'}, el('h3', {}, 'Trust in training'), trusts.map(([n, v]) => trust(n, v[i]/255)))
@@ -316,6 +344,10 @@ function conll(data, list) {
   const sentences = list.map(s => data.tokens[s].map((w, k) => line(w, data.starts[s]+k)).join(''));
   return `# word\t${data.systems.join('\t')}\n\n`+sentences.join('\n');
 }
+function correctedConll(view) {
+  const line = (w, t) => `${w}\t${t}\n`, {tokens} = view.data;
+  return Object.entries(view.corrections()).map(([s, tags]) => tokens[s].map((w, k) => line(w, tags[k])).join('')).join('\n');
+}
 function csv(data, f, list, places) {
   const p = data.of[f.a][f.b], keep = new Set(list), names = ['-', ...data.types];
   const row = i => {
@@ -399,9 +431,9 @@ function article(view, k) {
   return el('article', {tabindex: -1, 'data-sentence': s, 'aria-current': current, 'aria-label': `sentence ${s}`},
     el('div', {class: 'bar', style: 'margin:0'},
       el('span', {class: 'dim'}, `sentence ${s}, `,
-        el('span', {class: 'hint', title: explained(data, f).divergence}, `divergence ${found.score[s].toFixed(2)}`)), flag),
-    grid(data, f, s, i => view.open(i), view.opened),
-    behind ? why(data, view.opened, view.link.ask) : null);
+        el('span', {class: 'hint', title: explained(data, f).divergence}, `divergence ${found.score[s].toFixed(2)}`)), flag,
+      view.fixed.has(s) ? el('span', {class: 'corrected'}, '\u270e corrected') : null),
+    grid(view, s), behind ? why(view, view.opened) : null);
 }
 function statusLine(view) {
   const {data, f, found} = view, kind = data.of[f.a][f.b].kind;
@@ -417,6 +449,10 @@ function statusLine(view) {
     button('page \u203a', () => view.go((page+1)*PAGE), {class: 'next'}),
     button(`${what} as CoNLL`, () => download(fileName(data, 'cases.conll'), conll(data, list), 'text/plain'), {class: 'conll'}),
     button(`${what} as CSV`, () => download(fileName(data, 'cases.csv'), csv(data, f, list, differ()), 'text/csv'), {class: 'csv'}),
+    view.fixed.size
+      ? button('corrections as CoNLL', () => download(fileName(data, 'corrections.conll'), correctedConll(view), 'text/plain'),
+        {class: 'corrections'})
+      : null,
     el('span', {class: 'dim'}, 'keys: n p f / \u2190 \u2192 Enter Esc')].filter(x => x);
 }
 
@@ -428,7 +464,7 @@ function press(view, e) {
     if (e.key === 'Escape') { e.target.blur(); view.focus(); }
     return;
   }
-  const word = e.target.getAttribute('data-word'), side = {ArrowLeft: -1, ArrowRight: 1}[e.key];
+  const word = e.target.getAttribute('data-word') ?? (e.target.closest('.correct') && view.opened), side = {ArrowLeft: -1, ArrowRight: 1}[e.key];
   const way = e.target.closest('.scroll')?.dir === 'rtl' ? -1 : 1, {list, bar, found} = view;
   if (side && word != null) list.querySelector(`[data-word="${+word+side*way}"]`)?.focus();
   else if (side) list.querySelector('[aria-current=true] [data-word]')?.focus();
@@ -450,6 +486,7 @@ class View {
   constructor(root, raw, link) {
     const begun = performance.now(), data = decode(raw), part = c => el('div', {class: c});
     Object.assign(this, {root, link, data, at: 0, opened: null,
+      fixed: new Map(Object.entries(link.corrections || {}).map(([s, tags]) => [+s, tags])),
       bar: part('controls'), over: part('overview'), status: part('bar'), list: part('list'), meanings: part('meanings')});
     this.f = {...free(data), a: data.pair[0], b: data.pair[1], order: 'divergence', flags: new Set(link.flags || [])};
     root.classList.add('mtmt');
@@ -483,6 +520,22 @@ class View {
     if (this.f.flagged) this.draw(); else this.sentences();
     this.focus();
   }
+  corrections() { return Object.fromEntries([...this.fixed.keys()].sort((x, y) => x-y).map(s => [s, corrected(this, s)])); }
+  correct(i, tag) {
+    const s = wordAt(this.data, i)[0], tags = [...tagsOf(this, s)];
+    tags[i-this.data.starts[s]] = tag;
+    this.fixed.set(s, tags);
+    this.changed();
+  }
+  drop(s) {
+    this.fixed.delete(s);
+    this.changed();
+  }
+  changed() {
+    this.link.corrected?.(this.corrections());
+    this.sentences();
+    this.list.querySelector('.correct [aria-pressed=true]').focus();
+  }
   open(i) {
     Object.assign(this, {opened: this.opened === i ? null : i, at: this.found.list.indexOf(wordAt(this.data, i)[0])});
     this.sentences();
@@ -513,7 +566,7 @@ class View {
 const mount = (root, raw, link = {}) => new View(root, raw, link);
 
 // ## The widget
-// The arrays come once, when the browser asks for them. Flags go back to the kernel, and so do questions about words.
+// The arrays come once, when the browser asks for them. Flags and corrections go back to the kernel, and so do questions.
 
 const filled = (x, buffers) => {
   if (Array.isArray(x)) return x.map(v => filled(v, buffers));
@@ -523,14 +576,16 @@ const filled = (x, buffers) => {
 };
 function render({model, el: place}) {
   const waiting = new Map(), root = document.createElement('div'), id = `v${Math.random().toString(36).slice(2)}`;
-  const flagged = list => { model.set('flagged', list); model.save_changes(); };
+  const saves = name => value => { model.set(name, value); model.save_changes(); };
   const ask = word => new Promise(done => {
     waiting.set(`${id}-${word}`, done);
     model.send({near: `${id}-${word}`, word});
   });
   const hear = (m, buffers) => {
     if (m.near) { waiting.get(m.near)?.(m.list); waiting.delete(m.near); }
-    else if (m.columns && m.to === id) mount(root, filled(m.columns, buffers), {flags: model.get('flagged'), flagged, ask});
+    else if (m.columns && m.to === id) mount(root, filled(m.columns, buffers), {ask,
+      flags: model.get('flagged'), flagged: saves('flagged'),
+      corrections: model.get('corrections'), corrected: saves('corrections')});
   };
   root.textContent = 'loading ...';
   place.append(root);
