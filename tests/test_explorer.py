@@ -16,6 +16,7 @@ from mtmt.runs import run
 from mtmt.widgets import Explorer, columns, page, write_page
 from test_entities import slow_match
 from test_runs import recipe
+from test_tagger import a_run, random_tagger, tagger
 from test_site import CHROMIUM, CONTRAST, FLAGS, needs_browser, serious_faults
 
 STATIC = Path(mtmt.__file__).parent/'static'
@@ -491,6 +492,96 @@ def test_correcting_by_keyboard(browser, tmp_path):
     assert not serious_faults(p) and not p.errors
     p.close()
 
+def on_map(r):
+    "Words of the map and their places, by scikit-learn"
+    import torch
+    from sklearn.decomposition import PCA
+    some = [i for i in range(len(r.words)) if any(said[i] for said in r.said.values())]
+    unit = torch.nn.functional.normalize(r.vectors[some].double(), dim=-1).flatten(1).numpy()
+    return np.array(some), PCA(2, svd_solver='full').fit_transform(unit)
+
+def test_the_map_is_a_pca():
+    import torch
+    for r in (text_of(60), text_of(60, 9)):
+        r.vectors = torch.cat([r.vectors, r.vectors.flip(2)*torch.linspace(0, 2, 8)], 1)
+        sent, (some, xy) = columns(r)['map'], on_map(r)
+        x, y = (np.frombuffer(sent[n], np.float32) for n in 'xy')
+        assert np.frombuffer(sent['word'], np.int32).tolist() == some.tolist() and len(some) > 100
+        assert np.allclose(np.stack([x, y], 1), xy, atol=1e-5) and x.var() > y.var()
+        assert columns(r)['map'] == sent
+    large = text_of(2000)
+    word = np.frombuffer(columns(large)['map']['word'], np.int32)
+    assert len(word) == 3000 and (np.diff(word) > 0).all() and word[-1] > .99*len(large.words)
+    r.vectors = None
+    assert columns(r)['map'] is None
+    # three words in entities make a map, two make none
+    for pair, there in ((['B-PER', 'O', 'B-PER', 'B-LOC'], True), (['B-PER', 'O', 'O', 'B-LOC'], False)):
+        few = of([(pair, ['O']*4)])
+        few.vectors = torch.randn(4, 1, 8, generator=torch.Generator().manual_seed(0))
+        assert bool(columns(few)['map']) == there
+
+@needs_browser
+def test_a_line_around_words_of_the_map(browser, tmp_path):
+    r = text_of(60, 6)
+    p = opened(browser, r, tmp_path)
+    off = conflicts(r, 'recognizer', 'student').query('kind != "same"')
+    canvas = p.locator('canvas')
+    assert not canvas.is_visible()
+    p.locator('.map summary').focus()
+    p.keyboard.press('Enter')
+    some, xy = on_map(r)
+    low, high = xy.min(0), xy.max(0)
+    scale = min((720-40)/(high-low)[0], (420-40)/(high-low)[1])
+    at = np.stack([360+scale*(xy[:, 0]-(low+high)[0]/2), 210-scale*(xy[:, 1]-(low+high)[1]/2)], 1)
+    # a dot that no other one touches has the colour of its type, which the legend names
+    apart = [i for i in range(len(at)) if np.sort(np.hypot(*(at-at[i]).T))[1] > 10]
+    keys = {x.inner_text(): x.evaluate('e => getComputedStyle(e).backgroundColor') for x in p.locator('.legend .key').all()}
+    assert list(keys) == ['none', *r.types] and len(set(keys.values())) == 3
+    def colour(i):
+        pixel = 'p => [...document.querySelector("canvas").getContext("2d").getImageData(2*p[0], 2*p[1], 1, 1).data].slice(0, 3)'
+        return 'rgb({}, {}, {})'.format(*p.evaluate(pixel, at[i].tolist()))
+    def type_of(i, system): return r.tags[r.said[system][some[i]]][2:] or 'none'
+    assert len(apart) > 5 and {type_of(i, 'student') for i in apart} == {'none', *r.types}
+    assert all(colour(i) == keys[type_of(i, 'student')] for i in apart)
+    # a triangle over the left half
+    corners = np.array([[5., 5], [5, 415], [330, 210]])
+    side = [np.sign(np.cross(np.r_[corners[(k+1)%3]-corners[k], 0], np.c_[at-corners[k], np.zeros(len(at))])[:, 2]) for k in range(3)]
+    chosen = np.abs(np.sum(side, 0)) == 3
+    def point(path):
+        "The places of some points of the map in the window"
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        return [(box['x']+x*box['width']/720, box['y']+y*box['height']/420) for x, y in path]
+    def drag(path):
+        path = point(path)
+        p.mouse.move(*path[0])
+        p.mouse.down()
+        for corner in path[1:]: p.mouse.move(*corner, steps=4)
+        p.mouse.up()
+    drag([*corners, corners[0]])
+    sentences = set(np.searchsorted(r.starts, some[chosen], 'right')-1)
+    here = off[off.sentence.isin(sentences)]
+    assert 0 < len(here) < len(off) and shown_count(p) == (here.sentence.nunique(), len(here))
+    assert f'{chosen.sum()} words in {len(sentences)} sentences' in p.locator('.map').inner_text()
+    p.click('.release')
+    assert shown_count(p) == (off.sentence.nunique(), len(off))
+    drag([*corners, corners[0]])
+    p.click('.clear')
+    assert shown_count(p) == (off.sentence.nunique(), len(off)) and p.locator('.release').count() == 0
+    # a click chooses nothing; a pointer over a dot names its word; colours are those of the second system
+    drag(corners[:1])
+    assert shown_count(p) == (off.sentence.nunique(), len(off))
+    p.mouse.move(*point([at[apart[0]]])[0])
+    assert p.locator('.map p').last.inner_text() == f'{r.words[some[apart[0]]]}: {type_of(apart[0], "student")} (student)'
+    p.select_option('[data-key=b]', '0')
+    assert all(colour(i) == keys[type_of(i, 'gold')] for i in apart) and 'text filter' in p.locator('.map').inner_text()
+    assert not serious_faults(p) and not p.errors
+    p.close()
+    r.vectors = None
+    p = opened(browser, r, tmp_path)
+    assert p.locator('canvas').count() == 0
+    p.close()
+
 # JupyterLab's side of a widget, as far as this one uses it; what is sent goes through `kernel` to Python
 MODEL = """const handlers = [], state = JSON.parse(await kernel('state'));
 const arrived = s => new DataView(Uint8Array.from(atob(s), c => c.charCodeAt(0)).buffer);
@@ -544,13 +635,74 @@ def test_flags_and_corrections_come_back_to_the_kernel(browser):
     assert explorer.corrections == {3: ['O']*len(r.tokens[3]), s: valid(['I-LOC', *gold[1:]])} and not p.errors
     p.close()
 
+def test_words_that_an_entity_touches():
+    from mtmt.tagger import Entity
+    from mtmt.widgets import _word_tags
+    words = np.array([[0, 3], [4, 7], [8, 12]])
+    def tags(*each): return _word_tags(words, [Entity('', t, b, e, 1.) for b, e, t in each])
+    assert tags((0, 7, 'PER'), (8, 12, 'LOC')) == ['B-PER', 'I-PER', 'B-LOC']
+    assert tags((4, 5, 'PER')) == ['O', 'B-PER', 'O'] and tags((3, 4, 'PER')) == ['O']*3
+    # another tagger may cut a word in two, each part an entity
+    assert tags((0, 2, 'PER'), (2, 9, 'LOC')) == ['B-LOC', 'I-LOC', 'I-LOC']
+
+@needs_browser
+def test_a_text_of_ones_own(browser, tagger, random_tagger):
+    "Two taggers read what is typed; their grids are their entities, and what is no text is answered in words"
+    explorer = Explorer(text_of(20, 4), taggers={'student': tagger, 'random': random_tagger})
+    p = with_kernel(browser, explorer)
+    field, own = p.locator('[data-key=own]'), p.locator('.own')
+    whole = shown_count(p)
+    def entities(i, row):
+        "Words and type of each entity of a row of grid i"
+        words, at, out = own.locator('.grid').nth(i).locator('thead th').all_inner_texts(), 0, []
+        for cell in own.locator('.grid').nth(i).locator('tbody tr').nth(row).locator('td').all():
+            size = int(cell.get_attribute('colspan'))
+            if 'e' in (cell.get_attribute('class') or '').split(): out.append((' '.join(words[at:at+size]), cell.inner_text()))
+            at += size
+        assert at == len(words)
+        return out
+    text = 'Amina aliona katika Kano leo. Kofi na Juma waliondoka kwa Lagos leo.'
+    field.fill(text)
+    field.press('Enter')
+    own.locator('.grid').nth(1).wait_for()
+    assert own.locator('.grid').count() == 2 and own.locator('tbody tr').count() == 4
+    assert own.locator('thead th').all_inner_texts() == re.findall(r'\w+|\.', text)
+    assert own.locator('.grid').first.locator('th[scope=row]').all_inner_texts() == ['student', 'random']
+    for row, reads in enumerate((tagger, random_tagger)):
+        want = [(e.text, e.type) for e in reads(text).entities]
+        assert want and [*entities(0, row), *entities(1, row)] == want
+    # keys that move in the list are letters here, and the list stays
+    field.fill('')
+    field.press_sequentially('fnp/ Kano')
+    assert field.input_value() == 'fnp/ Kano' and shown_count(p) == whole and explorer.flagged == []
+    for wrong, message in ((' ', 'There is no word to read: type a sentence.'),
+        ('\u0416\u0438\u0437\u043d\u044c \u0445\u043e\u0440\u043e\u0448\u0430', 'student does not know the characters of 100 % of these words.')):
+        field.fill(wrong)
+        own.locator('.read').click()
+        own.locator('.error', has_text=message).wait_for()
+        assert own.locator('.grid').count() == 0
+    field.fill('Amina aliona Kano leo na Kofi katika Lagos <img src=x onerror="window.hit=1">')
+    field.press('Enter')
+    own.locator('th', has_text='onerror').wait_for()
+    assert p.evaluate('window.hit') is None and own.locator('img').count() == 0
+    assert not serious_faults(p) and not p.errors
+    p.close()
+    # without taggers there is no field
+    p = with_kernel(browser, Explorer(text_of(5)))
+    assert p.locator('.own').count() == 0
+    p.close()
+
 @needs_browser
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_contrast_of_everything_shown(browser, tmp_path, scheme):
     p = opened(browser, text_of(30, 2), tmp_path, color_scheme=scheme)
-    p.locator('[data-word]').first.click()
-    p.locator('.flag').nth(2).click()
     p.locator('.heat button').nth(7).click()
+    p.locator('.often button').first.click()
+    p.locator('[data-word]').first.click()
+    p.locator('[data-tag]').nth(1).click()
+    p.locator('.flag').first.click()
+    for summary in p.locator('summary').all(): summary.click()
+    assert all(p.locator(x).first.is_visible() for x in ('.corrected', '.drop', '.key', 'dt', '.clear', 'canvas', '.why'))
     n, bad = p.locator('.mtmt').evaluate(CONTRAST)
     assert n > 60 and not bad, bad[:5]
     assert not serious_faults(p)

@@ -56,7 +56,8 @@ function decode(data) {
     Object.defineProperty(of[j], i, {get: () => other ??= turned(p, data.kinds)});
   }
   const trusts = Object.fromEntries(Object.entries(data.trusts).map(([k, v]) => [k, bytes(v)]));
-  return {...data, starts, of, trusts, language: bytes(data.language), said: data.said.map(shorts),
+  const map = data.map && {word: ints(data.map.word), x: floats(data.map.x), y: floats(data.map.y)};
+  return {...data, starts, of, trusts, map, language: bytes(data.language), said: data.said.map(shorts),
     probabilities: data.probabilities.map(bytes)};
 }
 
@@ -91,7 +92,7 @@ function meanings(data, f) {
 // A form is the words of a place with both systems' types. The filter by form leaves the counts of the others.
 
 const free = data => ({
-  kinds: conflictKinds(data), type: 0, cell: null, form: null, seen: '', language: '', gap: 0, text: '', flagged: false});
+  kinds: conflictKinds(data), type: 0, cell: null, form: null, lasso: null, seen: '', language: '', gap: 0, text: '', flagged: false});
 const alike = (x, y) => x instanceof Set ? x.size === y.size && [...x].every(v => y.has(v)) : x === y;
 const filtered = (data, f) => Object.entries(free(data)).some(([k, v]) => !alike(f[k], v));
 const formOf = (data, p, i) => data.words.slice(p.begin[i], p.end[i]).join(' ');
@@ -116,6 +117,7 @@ function passes(data, f, p, i, text) {
     && (f.language === '' || data.language[s] === +f.language)
     && Math.abs(p.gap[i]) >= f.gap
     && (!f.flagged || f.flags.has(s))
+    && (!f.lasso || f.lasso.sentences.has(s))
     && (!text || data.lower[s].includes(text));
 }
 function chosen(data, f) {
@@ -331,6 +333,131 @@ function often(data, f, counts, set) {
     el('table', {class: 'often'}, el('thead', {}, el('tr', {}, head)), el('tbody', {}, rows.map(row)))) : null;
 }
 
+// ## The map
+// Words that some system has in an entity, placed by the two main directions of the evaluator's vectors and coloured by
+// the second system's types. A line drawn around some of them leaves their sentences.
+
+const WIDE = 720, HIGH = 420, FINE = 2, DOT = 4, EDGE = 20;
+function placed({x, y}) {
+  const range = v => v.reduce(([low, high], a) => [Math.min(low, a), Math.max(high, a)], [Infinity, -Infinity]);
+  const [left, right] = range(x), [low, high] = range(y);
+  const scale = Math.min((WIDE-2*EDGE)/(right-left || 1), (HIGH-2*EDGE)/(high-low || 1));
+  return Array.from(x, (v, i) => [WIDE/2+scale*(v-(left+right)/2), HIGH/2-scale*(y[i]-(low+high)/2)]);
+}
+function inside(line, [x, y]) {
+  let odd = false;
+  line.forEach(([x1, y1], i) => {
+    const [x2, y2] = line.at(i-1);
+    if ((y1 > y) !== (y2 > y) && x < (x2-x1)*(y-y1)/(y2-y1)+x1) odd = !odd;
+  });
+  return odd;
+}
+class WordMap {
+  constructor(view) {
+    const {data} = view, n = data.map.word.length, ends = e => this.end(e);
+    Object.assign(this, {view, points: placed(data.map), line: null, legend: el('div', {class: 'bar legend'}), under: el('p', {class: 'dim'})});
+    this.canvas = el('canvas', {
+      width: WIDE*FINE, height: HIGH*FINE, role: 'img', 'aria-label': `map of ${many(n, 'word')}; the text filter finds words, too`,
+      onpointerdown: e => this.begin(e), onpointermove: e => this.move(e), onpointerup: ends, onpointercancel: ends});
+    this.place = el('details', {class: 'map', ontoggle: () => this.draw()}, el('summary', {}, 'A map of the words in entities'),
+      el('p', {class: 'dim'}, `${many(n, 'word')} that some system has in an entity. Words that the evaluator finds alike are close `
+        +'(two main directions of its vectors, PCA). Draw a line around some of them to see their sentences. '
+        +'Without a pointer, use the text filter: it does the same.'),
+      this.canvas, this.legend, this.under);
+  }
+  type(i) {
+    const {data, f} = this.view;
+    return data.types.indexOf(data.tags[data.said[f.b][data.map.word[i]]].slice(2));
+  }
+  note() {
+    const {data, f: {lasso}} = this.view;
+    const count = () => `${many(lasso.words.size, 'word')} in ${many(lasso.sentences.size, 'sentence')}`;
+    return lasso ? count() : `Colours: the types of ${data.systems[this.view.f.b]}.`;
+  }
+  draw() {
+    if (!this.place.open) return;
+    const {data, f} = this.view, pen = this.canvas.getContext('2d');
+    const key = (name, t) => el('span', {class: t < 0 ? 'key' : `key t${t%8}`}, name);
+    const keys = [key('none', -1), ...data.types.map(key)];
+    this.legend.replaceChildren(...keys, f.lasso ? button('let these words go', () => this.choose(null), {class: 'release'}) : '');
+    this.under.textContent = this.note();
+    const colours = keys.map(k => getComputedStyle(k).backgroundColor);
+    pen.setTransform(FINE, 0, 0, FINE, 0, 0);
+    pen.clearRect(0, 0, WIDE, HIGH);
+    pen.strokeStyle = getComputedStyle(this.canvas).color;
+    this.points.forEach(([x, y], i) => {
+      const chosen = f.lasso?.words.has(i);
+      Object.assign(pen, {globalAlpha: f.lasso && !chosen ? .3 : 1, lineWidth: chosen ? 2 : .8, fillStyle: colours[this.type(i)+1]});
+      pen.beginPath();
+      pen.arc(x, y, DOT, 0, 7);
+      pen.fill();
+      pen.stroke();
+    });
+  }
+  spot(e) {
+    const box = this.canvas.getBoundingClientRect();
+    return [(e.clientX-box.left)/box.width*WIDE, (e.clientY-box.top)/box.height*HIGH];
+  }
+  begin(e) {
+    this.draw();            // the theme may be another one now
+    this.line = [this.spot(e)];
+    this.canvas.setPointerCapture(e.pointerId);
+  }
+  move(e) {
+    const at = this.spot(e);
+    if (!this.line) return this.hint(at);
+    const pen = this.canvas.getContext('2d');
+    Object.assign(pen, {globalAlpha: 1, lineWidth: 2});
+    pen.beginPath();
+    pen.moveTo(...this.line.at(-1));
+    pen.lineTo(...at);
+    pen.stroke();
+    this.line.push(at);
+  }
+  end() {
+    const line = this.line, {data} = this.view;
+    if (!line) return;
+    this.line = null;
+    const words = [...this.points.keys()].filter(i => inside(line, this.points[i]));
+    const sentences = new Set(words.map(i => wordAt(data, data.map.word[i])[0]));
+    this.choose(words.length ? {words: new Set(words), sentences} : null);
+  }
+  choose(lasso) { this.view.set({lasso}); }
+  hint([x, y]) {
+    const {data, f} = this.view, far = ([a, b]) => (a-x)**2+(b-y)**2;
+    const i = this.points.reduce((best, p, j) => far(p) < far(this.points[best]) ? j : best, 0), t = this.type(i);
+    const text = () => `${visible(wordAt(data, data.map.word[i])[1])}: ${t < 0 ? 'none' : data.types[t]} (${data.systems[f.b]})`;
+    this.under.replaceChildren(document.createTextNode(far(this.points[i]) < 100 ? text() : this.note()));
+  }
+}
+
+// ## A text of your own
+// Where a kernel has taggers: type a text, and each tagger reads it. A sentence is a grid as below, a tagger a row.
+
+function readGrids(data, {tokens, tags}) {
+  const names = [...new Set([...data.tags, ...Object.values(tags).flat(2)])];
+  const types = [...new Set([...data.types, ...names.filter(t => t !== 'O').map(t => t.slice(2))])], none = new Set();
+  const rows = s => Object.entries(tags).map(([n, each]) => row({tags: names, types}, n, each[s].map(t => names.indexOf(t)), none));
+  const head = words => words.map(w => el('th', {scope: 'col', dir: 'auto'}, w));
+  return tokens.map((words, s) => sheet(words, head(words), rows(s)));
+}
+function ownText({data, link}) {
+  if (!data.taggers?.length || !link.read) return null;
+  const answer = el('div', {role: 'status'});
+  let asked = 0;
+  const read = () => {
+    const mine = ++asked;
+    answer.replaceChildren(el('p', {class: 'dim'}, 'reading ...'));
+    link.read(field.value).then(r => {
+      if (mine === asked) answer.replaceChildren(...r.error ? [el('p', {class: 'error'}, r.error)] : readGrids(data, r));
+    });
+  };
+  const enter = e => { if (e.key === 'Enter') { e.preventDefault(); read(); } };
+  const field = el('input', {type: 'text', maxlength: 2000, dir: 'auto', 'data-key': 'own', onkeydown: enter});
+  return el('div', {class: 'own'},
+    el('div', {class: 'bar'}, el('label', {}, 'a sentence of your own', field), button('read', read, {class: 'read'})), answer);
+}
+
 // ## Taking cases along
 // As CoNLL columns with a column for each system, or as a table of places. A spreadsheet would run a cell that begins
 // like a formula, so such a cell gets an apostrophe in front.
@@ -494,7 +621,8 @@ class View {
     root.addEventListener('keydown', e => press(this, e));
     root.replaceChildren(el('h2', {}, data.name || 'Disagreements'),
       ...(data.note ? [el('p', {class: 'note'}, data.note)] : []), this.bar, this.over,
-      el('details', {}, el('summary', {}, 'What the words mean'), this.meanings), this.status, this.list);
+      ...[ownText(this)].filter(x => x), el('details', {}, el('summary', {}, 'What the words mean'), this.meanings), this.status, this.list);
+    if (data.map) this.over.after((this.map = new WordMap(this)).place);
     this.draw();
     root.dataset.opened = (performance.now()-begun).toFixed(1);
   }
@@ -559,6 +687,7 @@ class View {
       byLanguage(data, f, set)];
     this.meanings.replaceChildren(meanings(data, f));
     this.over.replaceChildren(...panels.filter(x => x));
+    this.map?.draw();
     this.sentences(true);
     root.dataset.drawn = (performance.now()-begun).toFixed(1);
   }
@@ -581,9 +710,16 @@ function render({model, el: place}) {
     waiting.set(`${id}-${word}`, done);
     model.send({near: `${id}-${word}`, word});
   });
+  let texts = 0;
+  const read = text => new Promise(done => {
+    const own = `${id}-text${texts++}`;
+    waiting.set(own, done);
+    model.send({read: own, text});
+  });
   const hear = (m, buffers) => {
     if (m.near) { waiting.get(m.near)?.(m.list); waiting.delete(m.near); }
-    else if (m.columns && m.to === id) mount(root, filled(m.columns, buffers), {ask,
+    else if (m.read) { waiting.get(m.read)?.(m); waiting.delete(m.read); }
+    else if (m.columns && m.to === id) mount(root, filled(m.columns, buffers), {ask, read,
       flags: model.get('flagged'), flagged: saves('flagged'),
       corrections: model.get('corrections'), corrected: saves('corrections')});
   };
