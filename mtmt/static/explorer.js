@@ -79,7 +79,9 @@ function explained(data, f) {
     divergence: 'How far apart two systems are in a place: the largest Jensen-Shannon divergence of their probabilities '
       +'over its words. 0: they agree. 1: both are sure, of different tags.',
     'confidence gap': 'How much surer one system is of its tags in a place than the other: a difference of probabilities.',
-    'seen in the sources': 'The labelled texts that the recognizer learned from hold an entity of the same words.'};
+    'seen in the sources': 'The labelled texts that the recognizer learned from hold an entity of the same words.',
+    keys: 'n, p: next and previous sentence. f: flag. /: text filter. Arrows: from word to word. Enter: open a word, then Tab to '
+      +'the tags that correct it. Escape: close it.'};
 }
 function meanings(data, f) {
   const each = Object.entries(explained(data, f)).filter(([n]) => data.seen || n !== 'seen in the sources');
@@ -95,16 +97,19 @@ const free = data => ({
   kinds: conflictKinds(data), type: 0, cell: null, form: null, lasso: null, seen: '', language: '', gap: 0, text: '', flagged: false});
 const alike = (x, y) => x instanceof Set ? x.size === y.size && [...x].every(v => y.has(v)) : x === y;
 const filtered = (data, f) => Object.entries(free(data)).some(([k, v]) => !alike(f[k], v));
-const formOf = (data, p, i) => data.words.slice(p.begin[i], p.end[i]).join(' ');
+function formOf({words}, p, i) {
+  const b = p.begin[i], e = p.end[i];
+  return e-b === 1 ? words[b] : words.slice(b, e).join(' ');
+}
 function grouped(data, p) {
   if (p.group) return p;
-  const number = new Map();
+  const T = data.types.length+1, numbers = [];       // of each form, by the types of both systems
   data.words ??= data.tokens.flat();
   p.example = [];           // a place of each form
   p.group = Int32Array.from(p.begin, (_, i) => {
-    const key = `${p.a[i]} ${p.b[i]} ${formOf(data, p, i)}`;
-    if (!number.has(key)) number.set(key, p.example.push(i)-1);
-    return number.get(key);
+    const number = numbers[p.a[i]*T+p.b[i]] ??= new Map(), form = formOf(data, p, i);
+    if (!number.has(form)) number.set(form, p.example.push(i)-1);
+    return number.get(form);
   });
   return p;
 }
@@ -204,7 +209,7 @@ function correct(view, i) {
   const {data} = view, [s, w] = wordAt(data, i), now = corrected(view, s)[i-data.starts[s]];
   const choice = t => button(t, () => view.correct(i, t), {...pressed(t === now), 'data-tag': t});
   return el('div', {class: 'bar correct', role: 'group', 'aria-label': `correct ${w}`},
-    el('h3', {}, 'Correct'), data.tags.map(choice),
+    el('strong', {}, 'Correct'), data.tags.map(choice),
     view.fixed.has(s) ? button('drop this correction', () => view.drop(s), {class: 'drop'}) : null);
 }
 
@@ -261,7 +266,7 @@ function why(view, i) {
 
 // ## The overview
 // What one system predicts where the other predicts something else, as a table whose cells filter the list; the words
-// that come up most often; how sure both are in conflicts; and the share of the sentences that differ, by language.
+// that come up more than once, most often first; how sure both are in conflicts; and the share of the sentences that differ, by language.
 
 function heat(data, f, set) {
   const p = data.of[f.a][f.b], T = data.types.length+1, n = new Uint32Array(T*T), names = ['none', ...data.types];
@@ -311,7 +316,7 @@ const MOST = 12;
 function top(counts) {
   const out = [];
   for (let g = 0; g < counts.length; g++) {
-    if (!counts[g] || (out.length === MOST && counts[g] <= counts[out.at(-1)])) continue;
+    if (counts[g] < 2 || (out.length === MOST && counts[g] <= counts[out.at(-1)])) continue;
     const k = out.findIndex(o => counts[o] < counts[g]);
     out.splice(k < 0 ? out.length : k, 0, g);
     if (out.length > MOST) out.pop();
@@ -329,8 +334,9 @@ function often(data, f, counts, set) {
       el('td', {}, names[p.a[i]]), el('td', {}, names[p.b[i]]), el('td', {}, counts[g]));
   };
   const head = ['words', data.systems[f.a], data.systems[f.b], 'places'].map(x => el('th', {scope: 'col'}, x));
-  return rows.length ? el('div', {class: 'scroll'}, el('h3', {}, 'The most frequent'),
-    el('table', {class: 'often'}, el('thead', {}, el('tr', {}, head)), el('tbody', {}, rows.map(row)))) : null;
+  return el('div', {class: 'forms'}, el('h3', {}, 'Repeated words'), rows.length
+    ? el('table', {class: 'often'}, el('thead', {}, el('tr', {}, head)), el('tbody', {}, rows.map(row)))
+    : el('span', {class: 'dim'}, 'no words with these types'));
 }
 
 // ## The map
@@ -580,7 +586,7 @@ function statusLine(view) {
       ? button('corrections as CoNLL', () => download(fileName(data, 'corrections.conll'), correctedConll(view), 'text/plain'),
         {class: 'corrections'})
       : null,
-    el('span', {class: 'dim'}, 'keys: n p f / \u2190 \u2192 Enter Esc')].filter(x => x);
+    el('span', {class: 'dim'}, 'keys: n p f / \u2190 \u2192 Enter (Tab: correct) Esc')].filter(x => x);
 }
 
 // ## Keys
