@@ -544,10 +544,12 @@ def test_a_line_around_words_of_the_map(browser, tmp_path):
     def type_of(i, system): return r.tags[r.said[system][some[i]]][2:] or 'none'
     assert len(apart) > 5 and {type_of(i, 'student') for i in apart} == {'none', *r.types}
     assert all(colour(i) == keys[type_of(i, 'student')] for i in apart)
-    # a triangle over the left half
-    corners = np.array([[5., 5], [5, 415], [330, 210]])
+    # a triangle in the right half: half of the words are on its left, some above and below
+    middle = np.median(at[:, 0])+.1
+    corners = np.array([[middle, 5], [middle, 415], [at[:, 0].max()+5, 210]])
     side = [np.sign(np.cross(np.r_[corners[(k+1)%3]-corners[k], 0], np.c_[at-corners[k], np.zeros(len(at))])[:, 2]) for k in range(3)]
     chosen = np.abs(np.sum(side, 0)) == 3
+    assert 0 < chosen.sum() < (at[:, 0] > middle).sum()
     def point(path):
         "The places of some points of the map in the window"
         canvas.scroll_into_view_if_needed()
