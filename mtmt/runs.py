@@ -527,8 +527,9 @@ def system_text(
     **given # As in a recipe: benchmark, target, sources and data_dir say which test
 )->list[str]: # A line of JSON for each sentence: its text and its words
     "List the sentences of a test, without their labels, for another system to read"
-    recipe, schema, test, report = _its_test(given)
-    if not test.num_rows: raise MtmtError(f'{report.path}: there is no text to give to another system')
+    recipe, schema, test, _ = _its_test(given)
+    if not test.num_rows:
+        raise MtmtError(f'{recipe.benchmark} {recipe.target}: no test set, so nothing for another system to read')
     types = ', '.join(schema.types)
     say(f'{recipe.benchmark} {recipe.target} test: {test.num_rows:,} sentences, types {types}')
     rows = [dict(text=' '.join(words), words=words) for words in test['tokens']]

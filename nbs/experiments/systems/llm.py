@@ -53,15 +53,16 @@ def carry_out(args):
     if out.exists(): raise Refused(f'{out} is there already; name another file')
     texts, fingerprint = read_text(args.text)
     tokens = [text.split(' ') for text in texts]
-    counts = ask_llm(tokens, kept, args.model, list(types), endpoint, prompt=prompt, temperature=args.temperature)
+    counts = ask_llm(tokens, kept, args.model, list(types), endpoint, prompt=prompt,
+        temperature=args.temperature)
     rows = list(answers(kept, texts, types))
     for what, count in counts.items(): say(f'{count} {what}')
-    refuse_nothing(rows, f'look at the answers in {kept}; to ask anew, delete it or change --prompt or --model')
+    refuse_nothing(rows, f'look at the answers in {kept}; to ask otherwise, name another file')
     versions = dict(python=platform.python_version(), mtmt=version('mtmt'), openai=version('openai'))
     count = sum(len(row['entities']) for row in rows)
     about = dict(system='llm', model=args.model, endpoint=endpoint, types=types, prompt=prompt,
-        temperature=args.temperature, text=fingerprint, versions=versions, sentences=len(rows), entities=count,
-        not_used=dict(counts))
+        temperature=args.temperature, text=fingerprint, versions=versions, sentences=len(rows),
+        entities=count, not_used=dict(counts))
     about_path = Path(f'{out}.about.json')
     replace(about_path, json.dumps(about, ensure_ascii=False, indent=1)+'\n')
     replace(out, ''.join(json.dumps(row, ensure_ascii=False)+'\n' for row in rows))

@@ -48,11 +48,12 @@ class Gliner2:
         self.model = AutoExtractor.from_pretrained(model, map_location=device, **given)
 
     def too_long(self, text, labels):
-        "Why it would read a sentence badly, or nothing: it cuts none, but its encoder learned from short ones"
+        "Why it may read a sentence badly, or nothing: it cuts none, but its encoder has so many places"
         most = getattr(self.model.encoder.config, 'max_position_embeddings', None)
         schema = self.model.create_schema().entities(labels)
         pieces = len(self.model.processor.transform_record(text, schema).input_ids)
-        if most and pieces > most: return f'{pieces} pieces with the labels, and its encoder has {most} places'
+        if most and pieces > most:
+            return f'{pieces} pieces with the labels, and its encoder has {most} places'
 
     def predict(self, texts, labels, threshold):
         "Entities of each text; it ends a text with a full stop, and a place beyond the text is that stop's"
@@ -73,7 +74,7 @@ def read_types(given):
     for pair in filter(None, (x.strip() for x in given.split(','))):
         name, equals, words = (x.strip() for x in pair.partition('='))
         if not (name and words):
-            raise Refused(f'--types: {pair!r} has no words for the system; write TYPE=words, as in PER=person')
+            raise Refused(f'--types: {pair!r} is not TYPE=words for the system, as in PER=person')
         if words in out: raise Refused(f'--types: {words!r} is there twice')
         out[words] = name
     if not out: raise Refused('--types: no type; write TYPE=words, as in PER=person,LOC=location')
@@ -87,19 +88,18 @@ def read_text(path):
     try: raw = Path(path).read_bytes()
     except OSError as e: raise Refused(f'{path}: {e.strerror}') from None
     texts = []
-    for number, line in enumerate(raw.split(b'\n'), 1):
-        if not line.strip(): continue
+    for number, line in enumerate(raw.removesuffix(b'\n').split(b'\n'), 1):
         try:
             row = json.loads(line)
             words = row.get('words')
             text = row['text'] if words is None else ' '.join(words)
             if not isinstance(text, str): raise TypeError
         except (ValueError, AttributeError, KeyError, TypeError):
-            raise Refused(f'{path}:{number}: not a line of `mtmt text`, {{"text": ..., "words": [...]}}') from None
+            form = '{"text": ..., "words": [...]}'
+            raise Refused(f'{path}:{number}: not a line of `mtmt text`, {form}') from None
         if words is None and ' ' not in text and len(UNSPACED.findall(text)) > 1:
             raise Refused(f'{path}:{number}: no spaces and no words; make the file with `mtmt text`')
         texts.append(text)
-    if not texts: raise Refused(f'{path}: no text')
     letters = sum(c.isalpha() for text in texts for c in text)
     if sum(len(UNSPACED.findall(text)) for text in texts) > letters/2:
         say('a script without spaces: the system is given the words of the file with spaces between them')
@@ -109,8 +109,8 @@ def installed(system):
     "Versions of what computes"
     try: found = {name: version(name) for name in (system.package, 'torch', 'transformers')}
     except PackageNotFoundError as e:
-        raise Refused(f"{e.name} is not installed in {sys.prefix}: give the system an environment of its own, "
-            f"python3 -m venv ENV && ENV/bin/pip install '{system.install}'") from None
+        raise Refused(f"{e.name} is not installed in {sys.prefix}: make an environment for the system, "
+            f"python3 -m venv ENV && ENV/bin/pip install '{system.install}=={system.tested}'") from None
     return dict(python=platform.python_version()) | found
 
 def revision_of(model, revision):
@@ -140,20 +140,23 @@ def in_a_line(error):
     "A strange error in a line"
     return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
 
-def refuse_cuts(system, texts, labels, allowed):
+def refuse_cuts(system, texts, labels, args):
     "Count the sentences that the system would cut, and name the first; stop unless that is allowed"
-    reasons = [(number, why) for number, text in enumerate(texts, 1) if (why := system.too_long(text, labels))]
+    try: each = [system.too_long(text, labels) for text in texts]
+    except Exception as e: raise Refused(f'cannot tell what the system would cut: {in_a_line(e)}') from None
+    reasons = [(number, why) for number, why in enumerate(each, 1) if why]
     if not reasons: return 0
     number, why = reasons[0]
     more = f', and {len(reasons)-1} more' if len(reasons) > 1 else ''
-    line = f'sentence {number} is too long: {why}{more}'
-    if not allowed:
+    line = f'{args.text}:{number}: too long: {why}{more}'
+    if not args.allow_cut:
         raise Refused(f'{line}; --allow-cut goes on, and what is cut off counts as without entities')
-    say(f'{line}; {len(reasons)} of {len(texts)} sentences will be cut')
+    say(f'{line}; --allow-cut: {len(reasons)} of {len(texts)} sentences are cut')
     return len(reasons)
 
 def entity(given, types):
     "An entity as `mtmt score` reads it"
+    if given['label'] not in types: raise Refused(f'it answers with a type not asked for, {given["label"]!r}')
     score = float(given['score'])
     if not math.isfinite(score):
         raise Refused(f'a score is {score}: the weights or the precision are broken; try another device')
@@ -175,7 +178,8 @@ class Kept:
         now = json.loads(self.head)
         if before != now:
             differs = [key for key in now if before.get(key) != now[key]]
-            raise Refused(f'{self.path} was begun with other {", ".join(differs)}; delete it or name another file')
+            raise Refused(f'{self.path} was begun with other {", ".join(differs)}; delete it, or name '
+                'another file')
         rows = []
         # the last piece is empty, or a line that was being written
         for line, text in zip(lines[:-1], texts):
@@ -257,9 +261,9 @@ def carry_out(args):
     say(', '.join(f'{name} {number}' for name, number in versions.items()))
     say(f'{args.model} ({asked["revision"]}) on {device}')
     kept = Kept(out, asked)
-    cut = refuse_cuts(system, texts, list(types), args.allow_cut)
+    cut = refuse_cuts(system, texts, list(types), args)
     rows = read_all(system, texts, types, args, kept)
-    check = (f'try the tested version, {kind.package} {kind.tested}, and the transformers that pip installs with '
+    check = (f'try {kind.package} {kind.tested}, the tested version, with the transformers that pip gives '
         f'it; delete {kept.path} to begin anew')
     refuse_nothing(rows, f'look at --types, try a --threshold under {args.threshold:g}, and if that does not '
         f'help, {check}')
@@ -286,8 +290,10 @@ def main(argv=None):
     parser.add_argument('--allow-cut', action='store_true', help='go on where the system would cut sentences')
     parser.add_argument('--traceback', action='store_true', help='after an error, show where it arose')
     args = parser.parse_args(argv)
-    warnings.simplefilter('ignore')
-    try: carry_out(args)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            carry_out(args)
     except KeyboardInterrupt:
         say('stopped; the same command goes on from here')
         return 130
