@@ -529,7 +529,7 @@ def system_text(
     "List the sentences of a test, without their labels, for another system to read"
     recipe, schema, test, _ = _its_test(given)
     if not test.num_rows:
-        raise MtmtError(f'{recipe.benchmark} {recipe.target}: no test set, so nothing for another system to read')
+        raise MtmtError(f'{recipe.benchmark} {recipe.target}: no test set for another system to read')
     types = ', '.join(schema.types)
     say(f'{recipe.benchmark} {recipe.target} test: {test.num_rows:,} sentences, types {types}')
     rows = [dict(text=' '.join(words), words=words) for words in test['tokens']]
