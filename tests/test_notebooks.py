@@ -44,6 +44,9 @@ def test_a_notebook_is_small_and_whole(path):
     assert path.stat().st_size < 500_000
     assert not re.search(r'(/work/|/tmp/|/root/|/home/)\w', text), 'a path of some machine'
     assert not [o for c in notebook['cells'] for o in c.get('outputs', []) if o['output_type'] == 'error']
+    shown = [o.get('data', {}) for c in notebook['cells'] for o in c.get('outputs', [])]
+    # JupyterLab shows no SVG of a notebook that is not trusted yet
+    assert all('image/png' in data for data in shown if 'image/svg+xml' in data)
     beginning = re.match(r'# .+\n\n> .+', source(notebook['cells'][0]))
     assert beginning, 'a chapter begins with a title and one line that says what it is for'
     wide = [line for code in code_of(path) for line in code.split('\n') if len(line) > 140]

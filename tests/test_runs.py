@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import sentences, write
+from conftest import make_files, sentences, write
 from mtmt.data import MtmtError
 from mtmt.methods import METHODS
 from mtmt.recipes import make_recipe
@@ -37,17 +37,23 @@ def shuffle_target_labels(files):
         write(files/f'sw.{split}.conll', [(w, [rng.choice(['O', 'B-PER', 'B-LOC']) for _ in w])
             for w in ([l.split('\t')[0] for l in s.split('\n') if l] for s in '\n'.join(lines).split('\n\n')) if w])
 
+@pytest.fixture(scope='module')
+def both_labellings(tmp_path_factory):
+    "Two folders of corpora that differ in the target's labels alone, each with a folder of runs that shares its teachers"
+    top = tmp_path_factory.mktemp('labellings')
+    for name in 'ab': make_files(top/name)
+    shuffle_target_labels(top/'b')
+    return [(top/name, top/f'runs-{name}') for name in 'ab']
+
 @pytest.mark.parametrize('method, more', [*((m, {}) for m in METHODS if m not in (*ORACLES, 'translate-test')), ('mtmt-multi', dict(calibrate_similarity=True, sources='en,de'))])
-def test_shuffled_target_labels_change_no_bit(small_files, tmp_path, tiny_encoder, method, more):
+def test_shuffled_target_labels_change_no_bit(both_labellings, tiny_encoder, method, more):
     "Train and dev labels of the target are scrambled, the test's too: the weights are equal bit by bit"
     option = dict(learning_rate=3e-3, **more)       # so that some tags are right and the scores can differ
     # its two options that look at target labels, refused by default
     if method == 'mtmt-released':
         option |= dict(select='source-dev', pair_balance='pseudo')
-    first = run(recipe(small_files, tmp_path/'a', tiny_encoder, method, **option))
-    shuffle_target_labels(small_files)
-    second = run(recipe(small_files, tmp_path/'b', tiny_encoder, method, **option))
-    a, b = weights(tmp_path/'a', first), weights(tmp_path/'b', second)
+    first, second = (run(recipe(*places, tiny_encoder, method, **option)) for places in both_labellings)
+    a, b = (weights(out, done) for (_, out), done in zip(both_labellings, (first, second)))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a) and first['f1'] != second['f1']
 
 def test_released_options_reach_the_labels_only_when_named(small_files, tmp_path, tiny_encoder):
