@@ -1,5 +1,5 @@
 "Other systems, ready to run: the scripts' own part on stubs with the real interface, and the whole way from text to score."
-import ast, importlib.util, json, os, shutil, signal, subprocess, sys, time
+import ast, importlib.util, json, os, shlex, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from mtmt.benchmarks import load_labelled
 from mtmt.entities import spans
 from mtmt.external import read_system
 from mtmt.runs import score_system, system_text
+from test_commands import fenced, markdown
 from test_llm import endpoint, said       # noqa: F401
 
 SCRIPTS = ROOT/'nbs'/'experiments'/'systems'
@@ -111,6 +112,15 @@ def script(name):
 
 def predict(system='gliner-x', *more, types=TYPES, out='out.jsonl'):
     return script('predict').main([system, 'text.jsonl', out, '--model', 'model', '--types', types, '--device', 'cpu', *more])
+
+def test_the_commands_of_the_chapter_are_understood():
+    lines = [line for line in fenced(markdown(ROOT/'nbs'/'45_external.ipynb')) if 'systems/' in line]
+    assert len(lines) == 3
+    for line in lines:
+        words = shlex.split(line)
+        at = next(i for i, word in enumerate(words) if word.endswith('.py'))
+        module = script(Path(words[at]).stem)
+        assert (ROOT/words[at]).is_file() and script('predict').read_types(module.command_parser().parse_args(words[at+1:]).types)
 
 def rows(path): return [json.loads(line) for line in Path(path).read_text(encoding='utf-8').splitlines()]
 

@@ -68,8 +68,8 @@ def carry_out(args):
     replace(out, ''.join(json.dumps(row, ensure_ascii=False)+'\n' for row in rows))
     say(f'{out}: {count} entities in {len(rows)} sentences; model and prompt in {about_path}')
 
-def main(argv=None):
-    "The command"
+def command_parser():
+    "What the command takes"
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('text', metavar='TEXT.jsonl', help='what `mtmt text` wrote')
     parser.add_argument('out', metavar='OUT.jsonl', help='file to make, for `mtmt score`')
@@ -78,7 +78,11 @@ def main(argv=None):
     parser.add_argument('--types', required=True, help='TYPE=words that the model is asked for, with commas')
     parser.add_argument('--prompt', metavar='FILE', help="a prompt of your own with {types} and {sentence}")
     parser.add_argument('--temperature', type=float, default=0)
-    args = parser.parse_args(argv)
+    return parser
+
+def main(argv=None):
+    "The command"
+    args = command_parser().parse_args(argv)
     try: carry_out(args)
     except KeyboardInterrupt:
         say('stopped; the same command goes on from here')

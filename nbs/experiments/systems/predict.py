@@ -275,8 +275,8 @@ def carry_out(args):
     kept.path.unlink()
     say(f'{out}: {count} entities in {len(rows)} sentences; versions and model in {about_path}')
 
-def main(argv=None):
-    "The command"
+def command_parser():
+    "What the command takes"
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('system', choices=SYSTEMS)
     parser.add_argument('text', metavar='TEXT.jsonl', help='what `mtmt text` wrote')
@@ -289,7 +289,11 @@ def main(argv=None):
     parser.add_argument('--device', help='cpu or cuda; without it, a GPU where there is one')
     parser.add_argument('--allow-cut', action='store_true', help='go on where the system would cut sentences')
     parser.add_argument('--traceback', action='store_true', help='after an error, show where it arose')
-    args = parser.parse_args(argv)
+    return parser
+
+def main(argv=None):
+    "The command"
+    args = command_parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
