@@ -104,15 +104,19 @@ def _commands_that_read(sub):
         parser.add_argument('--data-dir', default='', help='folder of the benchmark files')
 
 # %% ../nbs/85_cli.ipynb #0a65533b
-def _command_that_scores(sub):
-    "The command for other systems"
+def _commands_for_systems(sub):
+    "The commands for other systems"
     score = sub.add_parser('score', help='score the predictions of another system like a run')
     score.add_argument('file', help='JSON lines with character spans, or CoNLL columns, for the test text')
     score.add_argument('--name', required=True, help='what to call it')
     score.add_argument('--target', required=True, help='language code')
     score.add_argument('--out', default='runs/batch', help='folder of the results')
     score.add_argument('--map', type=_names, default=[], help='its labels to ours: PERSON=PER,TIME=O')
-    _takes_options(score, 'benchmark, sources, data_dir: which test and which types')
+    text = sub.add_parser('text', help='the sentences that `mtmt score` scores, for another system to read')
+    text.add_argument('--target', required=True, help='language code')
+    text.add_argument('--out', metavar='FILE', help='file to make; without it, standard output')
+    for parser in (score, text):
+        _takes_options(parser, 'benchmark, sources, data_dir: which test and which types')
 
 # %% ../nbs/85_cli.ipynb #0a655301
 def _command_that_tags(sub):
@@ -153,7 +157,7 @@ def command_parser()->argparse.ArgumentParser:
     parser.add_argument('--traceback', action='store_true', help='after an error, show where it arose')
     sub = parser.add_subparsers(dest='command', required=True)
     for add in (_commands_of_a_project, _commands_that_run, _commands_that_read, _command_that_tags,
-        _command_that_scores): add(sub)
+        _commands_for_systems): add(sub)
     return parser
 
 # %% ../nbs/85_cli.ipynb #778bb55d

@@ -13,14 +13,14 @@ from pathlib import Path
 from .batch import batch_jobs, run_jobs, sweep_jobs
 from .benchmarks import find_folder
 from .conflicts import readings_of
-from .data import MtmtError
+from .data import MtmtError, write_atomically
 from .export import export_model, new_folder
 from .health import convert, data_files, data_health
 from .projects import check_project, new_project
 from .recipes import given_recipe, out_folder, read_values
 from .report import comparison, finished, recompute_all, runs_not_shown, slices_by_test, still_learning
 from .report import table, verify, write_report
-from .runs import run, score_system
+from .runs import run, score_system, system_text
 from .runtimes import export_onnx
 from .tagger import Tagger, answers, tag_file
 from .training import processes
@@ -48,6 +48,14 @@ def _score(args):
     mapping = dict(x.split('=', 1) for x in args.map if '=' in x)
     given = dict(target=args.target, out_dir=args.out) | read_values(args.p)
     return [score_system(args.file, args.name, mapping, print, **given)]
+
+def _text(args):
+    "The sentences that another system is scored on"
+    given = dict(target=args.target) | read_values(args.p)
+    lines = system_text(lambda line: print(line, file=sys.stderr), **given)
+    text = ''.join(line+'\n' for line in lines)
+    if args.out: write_atomically(Path(args.out), text)
+    else: sys.stdout.buffer.write(text.encode())
 
 def _explore(args):
     "The page of a run"
@@ -126,6 +134,7 @@ _WITHOUT = dict(
         args.may_differ)),
     slices=lambda args: print(slices_by_test(find_folder(args.folder), args.targets, args.data_dir)),
     report=_report,
+    text=_text,
     export=_export,
     tag=_tag,
     new=_new,
