@@ -273,10 +273,11 @@ def pack_runs(
     if not rows: raise RecordError(f'{folder}: there is no run with a score to pack')
     with tempfile.TemporaryDirectory() as place, tarfile.open(fileobj=packed, mode='w:xz') as archive:
         for row in rows:
-            words, said = read_predictions(Path(folder)/row['run'])
+            run = Path(folder)/row['run']
+            words, said = read_predictions(run)
             facts = {key: value for key, value in row.items() if key != 'system'}
             small = Path(place)/row['run']
-            record = write_record(small, facts, words, read_ids(Path(folder)/row['run']), said.pop('gold'), said)
+            record = write_record(small, facts, words, read_ids(run), said.pop('gold'), said)
             for name in (*record['files'], 'run.json'):
                 archive.addfile(*_entry(f'{row["run"]}/{name}', (small/name).read_bytes()))
     write_atomically(path, packed.getvalue())
