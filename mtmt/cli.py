@@ -62,6 +62,9 @@ def _commands_that_run(sub):
     one.add_argument('-f', action='append', default=[], metavar='FILE',
         help='YAML file of parameters, as for the notebook')
     _takes_options(one, 'a parameter of a recipe')
+    for parser in (batch, one):
+        parser.add_argument('--quick', action='store_true',
+            help='300 sentences and half the layers: a look in a minute or two a run, with low figures')
 
 # %% ../nbs/85_cli.ipynb #3e3ae92f
 def _reads(sub, name, what):
@@ -79,6 +82,8 @@ def _commands_that_read(sub):
         'the leaderboard of a folder as report.md, report.html and report.csv, beside published '
         'numbers, and a page for each test with the predictions of all methods')
     report.add_argument('--baseline', default='direct', help='method that the others are compared with')
+    pack = _reads(sub, 'pack', 'the figures and predictions of a folder in one small file, to publish')
+    pack.add_argument('file', help='file to make, .tar.xz')
     slices = _reads(sub, 'slices',
         'where methods fail: F1 by slices, kinds of error, calibration, for each test of a folder')
     slices.add_argument('--targets', type=_names, default=[], help='language codes; all when left out')
