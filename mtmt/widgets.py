@@ -15,6 +15,7 @@ import anywidget
 import numpy as np
 import traitlets
 from IPython.display import HTML
+from torch.nn.functional import normalize
 
 import mtmt
 from .charts import TYPE_COLOURS
@@ -80,26 +81,20 @@ def _bytes(shares):
     "Numbers from 0 to 1, a byte each"
     return np.round(np.clip(shares, 0, 1)*255).astype(np.uint8).tobytes()
 
-# words on the map at most
-_POINTS = 3000
+# words on the map at most: t-SNE takes seconds for a thousand
+_POINTS = 1000
 
 def _in_entities(read): return np.flatnonzero(np.any(list(read.said.values()), 0))
-
-def _plane(vectors):
-    "Coordinates of vectors along their two main directions, (N, 2); the largest component is positive"
-    moved = vectors-vectors.mean(0)
-    # ascending; the sign of a direction is free
-    main = np.linalg.eigh(moved.T@moved)[1][:, :-3:-1]
-    return moved@(main*np.sign(main[np.abs(main).argmax(0), [0, 1]]))
 
 def _word_map(read):
     "Places of words in entities on a map, as bytes; None where there are no vectors, or hardly any words"
     some = _in_entities(read)
     if read.vectors is None or len(some) < 3 or read.vectors.shape[1:].numel() < 2: return None
     some = some[np.unique(np.linspace(0, len(some)-1, min(_POINTS, len(some))).astype(int))]
-    vectors = read.vectors[some].double().numpy()
-    unit = vectors/np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-    across, up = _plane(unit.reshape(len(some), -1)).T.astype(np.float32)
+    from sklearn.manifold import TSNE
+    unit = normalize(read.vectors[some].float(), dim=-1).flatten(1).numpy()
+    tsne = TSNE(metric='cosine', init='random', perplexity=min(30, (len(some)-1)/3), random_state=0)
+    across, up = tsne.fit_transform(unit).T.astype(np.float32)
     return dict(word=some.astype(np.int32).tobytes(), x=across.tobytes(), y=up.tobytes())
 
 def _checked(names, pair):

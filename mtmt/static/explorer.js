@@ -336,11 +336,11 @@ function often(data, f, counts, set) {
   const head = ['words', data.systems[f.a], data.systems[f.b], 'places'].map(x => el('th', {scope: 'col'}, x));
   return el('div', {class: 'forms'}, el('h3', {}, 'Repeated words'), rows.length
     ? el('table', {class: 'often'}, el('thead', {}, el('tr', {}, head)), el('tbody', {}, rows.map(row)))
-    : el('span', {class: 'dim'}, 'no words with these types'));
+    : el('span', {class: 'dim'}, 'no words stand here twice'));
 }
 
 // ## The map
-// Words that some system has in an entity, placed by the two main directions of the evaluator's vectors and coloured by
+// Words that some system has in an entity, placed by t-SNE of the evaluator's vectors and coloured by
 // the second system's types. A line drawn around some of them leaves their sentences.
 
 const WIDE = 720, HIGH = 420, FINE = 2, DOT = 4, EDGE = 20;
@@ -367,7 +367,7 @@ class WordMap {
       onpointerdown: e => this.begin(e), onpointermove: e => this.move(e), onpointerup: ends, onpointercancel: ends});
     this.place = el('details', {class: 'map', ontoggle: () => this.draw()}, el('summary', {}, 'A map of the words in entities'),
       el('p', {class: 'dim'}, `${many(n, 'word')} that some system has in an entity. Words that the evaluator finds alike are close `
-        +'(two main directions of its vectors, PCA). Draw a line around some of them to see their sentences. '
+        +'(t-SNE of its vectors). Draw a line around some of them to see their sentences. '
         +'Without a pointer, use the text filter: it does the same.'),
       this.canvas, this.legend, this.under);
   }
