@@ -97,8 +97,9 @@ def toctrees(contents):
     return '\n\n'.join(out)
 
 def usable(html):
-    "A page whose long lines scroll by keyboard, and whose captions say what level they are"
+    "A page whose long lines scroll by keyboard, whose captions say what level they are, and whose tables look alike"
     html = html.replace('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">')
+    html = html.replace('<table border="1" class="dataframe">', '<table class="dataframe docutils align-default">')
     html = re.sub(r'<div class="((?:math|table)-wrapper[^"]*)">', r'<div class="\1" tabindex="0">', html)
     return re.sub(r'(<div class="highlight"><pre)>', r'\1 tabindex="0">', html)
 

@@ -13,14 +13,15 @@ from pathlib import Path
 from .batch import batch_jobs, run_jobs, sweep_jobs
 from .benchmarks import find_folder
 from .conflicts import readings_of
-from .data import MtmtError
+from .data import MtmtError, write_atomically
 from .export import export_model, new_folder
 from .health import convert, data_files, data_health
 from .projects import check_project, new_project
-from .recipes import given_recipe, out_folder, read_values
+from .recipes import QUICK, given_recipe, out_folder, read_values
+from .records import pack_runs
 from .report import comparison, finished, recompute_all, runs_not_shown, slices_by_test, still_learning
 from .report import table, verify, write_report
-from .runs import run, score_system
+from .runs import run, score_system, system_text
 from .runtimes import export_onnx
 from .tagger import Tagger, answers, tag_file
 from .training import processes
@@ -31,16 +32,20 @@ DEMO = dict(targets=['es', 'sw'], methods=['direct', 'tsl', 'mtmt'], seeds=[0], 
     limit=700, ner_loss='kl')
 
 # %% ../nbs/84_commands.ipynb #2c6a5818
+def _values(args):
+    "The parameters that were given, over those of the quick setting"
+    return (QUICK if args.quick else {}) | read_values(args.p)
+
 def _run_here(args):
     "Carry out one recipe in this process, or in all of torchrun's; the first one speaks"
     say = print if processes()[0] == 0 else lambda line: None
-    recipe = given_recipe(args.f, read_values(args.p))
+    recipe = given_recipe(args.f, _values(args))
     record = run(recipe, say)
     return [record | dict(folder=out_folder(recipe)/record['run'])]
 
 def _batch(args):
     "Targets x methods x seeds"
-    jobs = batch_jobs(args.targets, args.methods, args.seeds, args.out, **read_values(args.p))
+    jobs = batch_jobs(args.targets, args.methods, args.seeds, args.out, **_values(args))
     return run_jobs(jobs, args.workers, args.engine, args.ray_address)
 
 def _score(args):
@@ -49,6 +54,20 @@ def _score(args):
     given = dict(target=args.target, out_dir=args.out) | read_values(args.p)
     return [score_system(args.file, args.name, mapping, print, **given)]
 
+def _text(args):
+    "The sentences that another system is scored on"
+    given = dict(target=args.target) | read_values(args.p)
+    lines = system_text(lambda line: print(line, file=sys.stderr), **given)
+    text = ''.join(line+'\n' for line in lines)
+    if args.out: write_atomically(Path(args.out), text)
+    else: sys.stdout.buffer.write(text.encode())
+
+def _pack(args):
+    "The runs of a folder in one file"
+    names = pack_runs(find_folder(args.folder), args.file)
+    print(f'{len(names)} runs in {args.file}; they hold the words of their tests')
+
+# %% ../nbs/84_commands.ipynb #2c6a5819
 def _explore(args):
     "The page of a run"
     page = find_folder(args.run)/f'{args.split}.html'
@@ -126,6 +145,8 @@ _WITHOUT = dict(
         args.may_differ)),
     slices=lambda args: print(slices_by_test(find_folder(args.folder), args.targets, args.data_dir)),
     report=_report,
+    pack=_pack,
+    text=_text,
     export=_export,
     tag=_tag,
     new=_new,

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'folder_name', 'RecordError', 'write_record', 'note_asked', 'read_record', 'damaged_files',
-           'read_predictions', 'read_ids', 'read_probabilities', 'changed_parts', 'FolderOfRuns', 'read_runs']
+           'read_predictions', 'read_ids', 'read_probabilities', 'changed_parts', 'FolderOfRuns', 'read_runs',
+           'pack_runs']
 
 # %% ../nbs/59_records.ipynb #8e4115a7
-import json, time
+import io, json, tarfile, tempfile, time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -255,3 +256,29 @@ def read_runs(
     kept = [_current(folder, same, left_out)
         for same in _grouped([*new, *(r for r in old if _cell(r) not in replaced)], recipe).values()]
     return FolderOfRuns(_named(sorted(kept, key=lambda r: r['run'])), left_out)
+
+# %% ../nbs/59_records.ipynb #7a9c0002
+def _entry(name, content):
+    "A file for an archive, the same whoever packs it and when"
+    about = tarfile.TarInfo(name)
+    about.size = len(content)
+    return about, io.BytesIO(content)
+
+def pack_runs(
+    folder, # Folder of runs
+    path # Archive to make, .tar.xz
+)->list[str]: # Names of the runs in it
+    "Pack what a table of runs stands on: figures, predictions and ids, without models and probabilities"
+    rows, packed = read_runs(folder).rows, io.BytesIO()
+    if not rows: raise RecordError(f'{folder}: there is no run with a score to pack')
+    with tempfile.TemporaryDirectory() as place, tarfile.open(fileobj=packed, mode='w:xz') as archive:
+        for row in rows:
+            run = Path(folder)/row['run']
+            words, said = read_predictions(run)
+            facts = {key: value for key, value in row.items() if key != 'system'}
+            small = Path(place)/row['run']
+            record = write_record(small, facts, words, read_ids(run), said.pop('gold'), said)
+            for name in (*record['files'], 'run.json'):
+                archive.addfile(*_entry(f'{row["run"]}/{name}', (small/name).read_bytes()))
+    write_atomically(path, packed.getvalue())
+    return [row['run'] for row in rows]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['run_made_from', 'run_name', 'planned_runs', 'Lesson', 'choose', 'with_corrections', 'with_second_answers',
            'with_second_opinion', 'next_lesson', 'finetuned', 'distil_rounds', 'Outcome', 'predict', 'versions',
-           'record', 'run', 'Reopened', 'reopen', 'score_system']
+           'record', 'run', 'Reopened', 'reopen', 'system_text', 'score_system']
 
 # %% ../nbs/60_runs.ipynb #274745a3
 import hashlib, json, logging, platform, resource, shutil, subprocess, time
@@ -566,6 +566,26 @@ def _teachers_of(about, folder, recipe):
         models[group] = load(place, recipe.encoder)
     return out
 
+# %% ../nbs/60_runs.ipynb #72e469ca
+def _its_test(given):
+    "What another system is scored on: the recipe, the types, the test and what reading it did"
+    recipe = make_recipe(**dict(method='direct') | given)
+    schema = source_schema(recipe.source_of, recipe.benchmark, list(recipe.sources), recipe.data_dir)
+    return recipe, schema, *load_test(recipe.part(Corpora), schema)
+
+def system_text(
+    say:Callable[[str], None]=logging.getLogger(__name__).info, # Receives a line: how many, and which types
+    **given # As in a recipe: benchmark, target, sources and data_dir say which test
+)->list[str]: # A line of JSON for each sentence: its text and its words
+    "List the sentences of a test, without their labels, for another system to read"
+    recipe, schema, test, _ = _its_test(given)
+    if not test.num_rows:
+        raise MtmtError(f'{recipe.benchmark} {recipe.target}: no test set for another system to read')
+    types = ', '.join(schema.types)
+    say(f'{recipe.benchmark} {recipe.target} test: {test.num_rows:,} sentences, types {types}')
+    rows = [dict(text=' '.join(words), words=words) for words in test['tokens']]
+    return [json.dumps(row, ensure_ascii=False) for row in rows]
+
 # %% ../nbs/60_runs.ipynb #72e469cc
 def score_system(
     path, # Its predictions of the test text: JSON lines or CoNLL columns
@@ -576,9 +596,8 @@ def score_system(
 )->dict: # The contents of run.json
     "Score another system like a run"
     if name in METHODS: raise RecipeError(f'name: {name!r} is a method of this kit; choose another')
-    recipe, started = make_recipe(**dict(method='direct') | given), time.time()
-    schema = source_schema(recipe.source_of, recipe.benchmark, list(recipe.sources), recipe.data_dir)
-    test, report = load_test(recipe.part(Corpora), schema)
+    started = time.time()
+    recipe, schema, test, report = _its_test(given)
     said = read_system(path, test['tokens'], schema, mapping)
     say(f'{Path(path).name}: {said}')
     tags = hashlib.sha256(json.dumps(said.tags).encode()).hexdigest()

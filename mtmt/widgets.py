@@ -7,7 +7,7 @@ __all__ = ['safe', 'sentence_view', 'columns', 'contrast', 'page', 'write_page',
 
 # %% ../nbs/70_widgets.ipynb #82602fb2
 import base64, html, itertools, json, unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
@@ -15,6 +15,7 @@ import anywidget
 import numpy as np
 import traitlets
 from IPython.display import HTML
+from torch.nn.functional import normalize
 
 import mtmt
 from .charts import TYPE_COLOURS
@@ -22,6 +23,8 @@ from .conflicts import Readings, conflicts, nearest_words
 from .data import MtmtError, write_atomically
 from .entities import KINDS, spans
 from .languages import marked
+from .tagger import Tagger, TextError
+from .windows import unknown_words
 
 # %% ../nbs/70_widgets.ipynb #3010b5b8
 def safe(
@@ -78,6 +81,22 @@ def _bytes(shares):
     "Numbers from 0 to 1, a byte each"
     return np.round(np.clip(shares, 0, 1)*255).astype(np.uint8).tobytes()
 
+# words on the map at most: t-SNE takes seconds for a thousand
+_POINTS = 1000
+
+def _in_entities(read): return np.flatnonzero(np.any(list(read.said.values()), 0))
+
+def _word_map(read):
+    "Places of words in entities on a map, as bytes; None where there are no vectors, or hardly any words"
+    some = _in_entities(read)
+    if read.vectors is None or len(some) < 3 or read.vectors.shape[1:].numel() < 2: return None
+    some = some[np.unique(np.linspace(0, len(some)-1, min(_POINTS, len(some))).astype(int))]
+    from sklearn.manifold import TSNE
+    unit = normalize(read.vectors[some].float(), dim=-1).flatten(1).numpy()
+    tsne = TSNE(metric='cosine', init='random', perplexity=min(30, (len(some)-1)/3), random_state=0)
+    across, up = tsne.fit_transform(unit).T.astype(np.float32)
+    return dict(word=some.astype(np.int32).tobytes(), x=across.tobytes(), y=up.tobytes())
+
 def _checked(names, pair):
     "Two systems to begin with: those asked for, else the first that is not gold, and the last"
     if len(names) < 2:
@@ -107,10 +126,10 @@ def columns(
         said=[read.said[name].astype(np.uint16).tobytes() for name in names],
         probabilities=[_bytes(read.probabilities[x]) if x in read.probabilities else None for x in names],
         trusts={name: _bytes(x) for name, x in read.trusts.items()}, seen=bool(read.known),
-        asks=read.vectors is not None,
+        asks=read.vectors is not None, map=_word_map(read),
         pairs=[_packed(conflicts(read, *two)) for two in itertools.combinations(names, 2)])
     if neighbours and read.vectors is not None:
-        some = np.flatnonzero(np.any(list(read.said.values()), 0))
+        some = _in_entities(read)
         out['near'] = dict(zip(some.tolist(), nearest_words(read, some)))
     return out
 
@@ -175,26 +194,79 @@ def _apart(value, buffers):
     if isinstance(value, dict): return {key: _apart(x, buffers) for key, x in value.items()}
     return [_apart(x, buffers) for x in value] if isinstance(value, list) else value
 
+def _word_tags(
+    words, # First character of each word and the one after its last, (W, 2)
+    entities # Entities of the text, in order
+):
+    "A tag for each word; an entity holds the words that it touches"
+    tags = ['O']*len(words)
+    for entity in entities:
+        touched = np.flatnonzero((words[:, 0] < entity.end) & (words[:, 1] > entity.start))
+        for part, row in zip('B'+'I'*len(tags), touched): tags[row] = f'{part}-{entity.type}'
+    return tags
+
+def _reading(taggers, text):
+    "Words of a text, as the first tagger cuts it, and the tags that each tagger gives them"
+    found = {name: tagger(text) for name, tagger in taggers.items()}
+    sentences = next(iter(found.values())).sentences
+    if not sentences: raise TextError('There is no word to read: type a sentence.')
+    cut = lambda sentence: [text[begin:end] for begin, end in sentence.tolist()]
+    tokens = list(map(cut, sentences))
+    for name, tagger in taggers.items():
+        share = unknown_words(tokens, tagger.model.tokenizer)
+        if share > .5:
+            raise TextError(f'{name} does not know the characters of {100*share:.0f} % of these words. '
+                'Is the text in a language of its encoder?')
+    each = lambda tagged: [_word_tags(sentence, tagged.entities) for sentence in sentences]
+    return dict(tokens=tokens, tags={name: each(tagged) for name, tagged in found.items()})
+
+def _numbered(by_name):
+    "Tags by the number of their sentence, which is text in JSON"
+    return {int(name): list(tags) for name, tags in by_name.items()}
+
+def _named(by_number): return {str(number): tags for number, tags in by_number.items()}
+
 # %% ../nbs/70_widgets.ipynb #c453b6fd
 class Explorer(anywidget.AnyWidget):
-    "Explore where systems disagree, in JupyterLab; `flagged` holds the numbers of the flagged sentences"
+    """Explore where systems disagree, in JupyterLab
+
+    `flagged` holds the numbers of the flagged sentences, `corrections` the tags of each corrected one."""
     _esm = _STATIC/'explorer.js'
     _css = _STATIC/'explorer.css'
     flagged = traitlets.List(traitlets.Int()).tag(sync=True)
+    corrections = traitlets.Dict().tag(sync=True, from_json=lambda by_name, _: _numbered(by_name),
+        to_json=lambda by_number, _: _named(by_number))
 
     def __init__(self,
         read:Readings, # The readings to show
-        pair:tuple[str, str]|None=None # Systems to begin with
+        pair:tuple[str, str]|None=None, # Systems to begin with
+        taggers:Mapping[str, Tagger]|None=None # They read what you type, each under its name
     ):
         super().__init__()
-        self.readings, self.columns = read, columns(read, pair)
+        self.readings, self.taggers = read, dict(taggers or {})
+        self.columns = columns(read, pair) | dict(taggers=list(self.taggers))
         self.on_msg(self._answer)
 
+    @traitlets.validate('corrections')
+    def _fitting(self, proposal):
+        "Corrections as they are, where they fit the sentences"
+        tokens, tags = self.readings.tokens, set(self.readings.tags)
+        for number, given in proposal['value'].items():
+            if not 0 <= number < len(tokens) or len(given) != len(tokens[number]) or set(given)-tags:
+                raise traitlets.TraitError(f'sentence {number}: give each of its words one of the tags '
+                    f'{", ".join(self.readings.tags)}')
+        return proposal['value']
+
     def _answer(self, widget, message, buffers):
-        "Send the columns, or the neighbours of a word"
+        "Send the columns, the neighbours of a word, or the taggers' reading of a text"
         if 'near' in message:
             near = nearest_words(self.readings, [int(message['word'])])[0]
             self.send(dict(near=message['near'], list=near))
+            return
+        if 'read' in message:
+            try: answer = _reading(self.taggers, message['text'])
+            except MtmtError as e: answer = dict(error=str(e))
+            self.send(dict(read=message['read']) | answer)
             return
         out = []
         # tokens hold no bytes, and are many

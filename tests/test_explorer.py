@@ -1,5 +1,5 @@
 "The explorer: its columns by independent computation, its page in a real browser, and text that would like to be markup."
-import csv, io, itertools, re, shutil, subprocess, tomllib, unicodedata
+import base64, csv, io, itertools, json, re, shutil, subprocess, tomllib, unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,13 @@ from hypothesis import Phase, given, settings, strategies as st
 import mtmt
 from conftest import ROOT
 from mtmt.conflicts import conflicts, entity_columns, nearest_words, readings, readings_of
-from mtmt.data import MtmtError
+from mtmt.data import MtmtError, Schema, read_conll, tag_names
 from mtmt.entities import KINDS, spans
 from mtmt.runs import run
-from mtmt.widgets import columns, page, write_page
+from mtmt.widgets import Explorer, columns, page, write_page
 from test_entities import slow_match
 from test_runs import recipe
+from test_tagger import a_run, random_tagger, tagger
 from test_site import CHROMIUM, CONTRAST, FLAGS, needs_browser, serious_faults
 
 STATIC = Path(mtmt.__file__).parent/'static'
@@ -221,6 +222,149 @@ def test_every_filter_shows_what_the_table_says(browser, tmp_path):
     assert not p.errors and all(u.startswith(('file:', 'data:', 'blob:')) for u in p.asked)
     p.close()
 
+def shown_count(p): return tuple(int(x.replace(',', '')) for x in re.findall(r'[\d,]*\d', p.locator('.count').inner_text()))
+
+def articles(p): return [int(x.get_attribute('data-sentence')) for x in p.locator('article').all()]
+
+@needs_browser
+def test_clearing_the_filters(browser, tmp_path):
+    "The button is there exactly while some filter differs from its default, and takes all of them back"
+    p = opened(browser, text_of(60), tmp_path)
+    whole, clear = (shown_count(p), articles(p)), p.locator('.clear')
+    set_gap = '(e, v) => { e.value = v; e.dispatchEvent(new Event("input", {bubbles: true})); }'
+    steps = [lambda: p.select_option('[data-key=type]', '1'), lambda: p.select_option('[data-key=seen]', '0'),
+        lambda: p.select_option('[data-key=language]', '1'), lambda: p.click('[data-kind=boundary]'), lambda: p.fill('[data-key=text]', 'du'),
+        lambda: p.locator('[data-key=gap]').evaluate(set_gap, '0.1'), lambda: p.check('[data-key=flagged]'),
+        lambda: p.locator('.heat button').nth(7).click(), lambda: p.locator('.often button').first.click()]
+    for step in steps:
+        assert clear.count() == 0
+        step()
+        assert clear.count() == 1
+        clear.click()
+        assert (shown_count(p), articles(p)) == whole
+    for step in steps[:6]: step()
+    assert shown_count(p) != whole[0]
+    clear.focus()
+    p.keyboard.press('Enter')
+    assert (shown_count(p), articles(p)) == whole and clear.count() == 0
+    assert p.locator('[data-key=text]').input_value() == '' and p.locator('[data-key=gap]').input_value() == '0'
+    assert p.evaluate('document.activeElement.getAttribute("aria-current")') == 'true'
+    # the order and the systems are no filters
+    p.select_option('[data-key=order]', 'text')
+    p.select_option('[data-key=a]', '0')
+    assert clear.count() == 0 and not p.errors
+    p.close()
+
+@needs_browser
+@pytest.mark.parametrize('letter', ['w', '\u0643'], ids=['ltr', 'rtl'])
+def test_a_long_sentence_begins_with_its_conflict(browser, tmp_path, letter):
+    "Words 3 and 70 of a hundred differ, of other types: what the filters leave is in view when the sentence is drawn"
+    words = [[f'{letter*6}{i}' for i in range(100)] for _ in range(2)]
+    mine, theirs = (['O']*100 for _ in range(2))
+    mine[3], theirs[70] = 'B-PER', 'B-LOC'
+    p = opened(browser, readings(words, dict(one=[mine]*2, other=[theirs]*2)), tmp_path)
+    box = 'i => document.querySelectorAll("article .scroll")[i]'
+    def in_view(word, sentence=0):
+        return p.evaluate("""([s, w]) => {
+            const box = document.querySelectorAll('article .scroll')[s], th = box.querySelector(`[data-word="${w}"]`).getBoundingClientRect();
+            const frame = box.getBoundingClientRect(), name = box.querySelector('th[scope=row]').getBoundingClientRect();
+            const [from, to] = box.dir === 'rtl' ? [frame.left, Math.min(name.left, frame.right)]
+                : [Math.max(name.right, frame.left), frame.right];
+            return th.left >= from-1 && th.right <= to+1;
+        }""", [sentence, word+100*sentence])
+    at = lambda: p.evaluate(f'({box})(0).scrollLeft')
+    assert in_view(3) and in_view(3, 1) and not in_view(70) and at() == 0
+    p.select_option('[data-key=type]', '1')        # LOC
+    assert in_view(70) and in_view(70, 1) and not in_view(3)
+    # nothing that draws the list again moves a sentence that the reader has moved
+    p.evaluate(f'({box})(0).scrollLeft /= 2')
+    moved = at()
+    p.locator('.flag').nth(1).click()
+    assert moved and at() == moved
+    p.click('.clear')
+    assert in_view(3) and not p.errors
+    p.close()
+
+@needs_browser
+def test_kinds_have_explanations_and_neutral_names(browser, tmp_path):
+    p = opened(browser, text_of(30, 1), tmp_path)
+    kinds = lambda: {x.get_attribute('data-kind'): x.inner_text() for x in p.locator('[data-kind]').all()}
+    described = lambda selector: p.locator(selector).first.get_attribute('title')
+    assert kinds() == dict(boundary='boundary', type='type', missed='only recognizer', spurious='only student')
+    assert described('[data-kind=missed]') == 'recognizer has an entity here, and student has none.'
+    assert described('[data-kind=spurious]') == 'student has an entity here, and recognizer has none.'
+    assert 'Jensen-Shannon' in described('article .hint') and 'learned from' in described('[data-key=seen]')
+    # by key, and by touch: the same texts in a list
+    p.locator('summary').get_by_text('What the words mean').focus()
+    p.keyboard.press('Enter')
+    listed = dict(zip(p.locator('dt').all_inner_texts(), p.locator('dd').all_inner_texts()))
+    assert listed['only student'] == described('[data-kind=spurious]') and listed['divergence'] == described('article .hint')
+    assert listed['seen in the sources'] == described('[data-key=seen]') and len(listed) == 8
+    p.select_option('[data-key=a]', '0')
+    assert kinds() == {k: k for k in KINDS[1:]}
+    assert described('[data-kind=missed]') == 'gold has an entity here, and student has none.'
+    assert p.locator('dt').first.is_visible() and 'missed' in p.locator('dt').all_inner_texts()
+    assert p.get_by_role('button', name='missed').count() == 1 and not p.errors
+    p.close()
+
+@needs_browser
+def test_the_most_frequent_forms(browser, tmp_path):
+    "Counts of forms as a table of pandas has them, under filters too; a click leaves the places of one form"
+    r = text_of(400, 5)
+    r.tokens = [[re.sub('[0-9]', '', w) for w in t] for t in r.tokens]
+    del r.words
+    r.known = frozenset(w.lower() for w in ('aba', 'chi chi'))
+    r.found.clear()
+    p = opened(browser, r, tmp_path)
+    off = conflicts(r, 'recognizer', 'student').query('kind != "same"')
+    off = off.assign(form=[' '.join(r.words[b:e]) for b, e in zip(off.begin, off.end)])
+    def panel(): return [tuple(x.locator('th,td').all_inner_texts()) for x in p.locator('.often tbody tr').all()]
+    def check(rows):
+        "The same counts, and the same forms above the last count: many a form may share that one"
+        counts = rows.groupby(['form', 'a', 'b'], observed=True).size().nlargest(12)
+        counts = counts[counts > 1]
+        shown = panel()
+        assert [int(x[3]) for x in shown] == counts.tolist()
+        named = {(f, *(str(t).replace('-', 'none') for t in types), str(n)) for (f, *types), n in counts.items() if n > counts.min()}
+        assert {x for x in shown if int(x[3]) > counts.min()} == named and len(named) > 3
+    check(off)
+    assert int(panel()[0][3]) > 20 and len(panel()) == 12
+    form, a, b, n = panel()[1]
+    here = off[(off.form == form) & (off.a == a.replace('none', '-')) & (off.b == b.replace('none', '-'))]
+    row = p.locator('.often button').nth(1)
+    row.focus()
+    p.keyboard.press('Enter')
+    assert shown_count(p) == (here.sentence.nunique(), len(here)) and len(here) == int(n)
+    assert p.evaluate('document.activeElement.getAttribute("aria-pressed")') == 'true' and len(panel()) == 12
+    assert set(articles(p)) <= set(here.sentence)
+    p.select_option('[data-key=language]', '0')
+    arabic = np.array(r.languages)[here.sentence] == 'ar'
+    assert shown_count(p) == (here[arabic].sentence.nunique(), arabic.sum()) and 0 < arabic.sum() < len(here)
+    p.select_option('[data-key=language]', '')
+    p.locator('.often [aria-pressed=true]').click()
+    assert shown_count(p) == (off.sentence.nunique(), len(off))
+    p.select_option('[data-key=seen]', '1')
+    check(off[off.seen])
+    # other systems have other forms
+    p.locator('.often button').first.click()
+    p.select_option('[data-key=seen]', '')
+    p.select_option('[data-key=a]', '0')
+    other = conflicts(r, 'gold', 'student').query('kind != "same"')
+    assert shown_count(p) == (other.sentence.nunique(), len(other)) and not p.errors
+    p.close()
+
+@needs_browser
+@pytest.mark.parametrize('name, start', [('corpus sw, test: mtmt from en+de, seed 0', 'corpus-sw-test-mtmt-from-en-de-seed-0-cases'),
+    ('../../etc/passwd', 'etc-passwd-cases'), ('', 'cases'), ('\u202e<b>/\\:*?"|', 'U-202E-b-cases'), ('\u0643\u062a\u0628', '\u0643\u062a\u0628-cases')])
+def test_downloads_carry_the_run(browser, tmp_path, name, start):
+    r = text_of(6)
+    r.name = name
+    p = opened(browser, r, tmp_path)
+    for kind in ('conll', 'csv'):
+        with p.expect_download() as d: p.locator(f'.{kind}').click()
+        assert d.value.suggested_filename == f'{start}.{kind}'
+    p.close()
+
 @needs_browser
 def test_a_word_and_the_export_by_keyboard_alone(browser, tmp_path):
     r = text_of(30, 1)
@@ -266,18 +410,303 @@ def test_a_word_and_the_export_by_keyboard_alone(browser, tmp_path):
         p.keyboard.press('Enter')
     table = pd.read_csv(d.value.path())
     want = off[off.sentence.isin(flagged)]
-    assert table.kind.tolist() == want.kind.tolist() and table.sentence.tolist() == want.sentence.tolist()
+    alone = dict(missed='only recognizer', spurious='only student')
+    assert table.kind.tolist() == [alone.get(k, k) for k in want.kind] and table.sentence.tolist() == want.sentence.tolist()
     assert np.allclose(table.divergence, want.divergence, atol=5e-3) and (table.flagged == 1).all()
     assert not p.errors
+    p.close()
+
+def valid(tags):
+    "A plain loop: an I- that goes on with nothing begins an entity"
+    out = []
+    for t in tags: out.append('B'+t[1:] if t[0] == 'I' and (not out or out[-1][2:] != t[2:]) else t)
+    return out
+
+@needs_browser
+def test_correcting_by_keyboard(browser, tmp_path):
+    "Tags set behind words: shown as a row, saved as a file that a run reads, taken back"
+    r = text_of(20, 4)
+    p = opened(browser, r, tmp_path)
+    first, second = articles(p)[:2]
+    gold = lambda s: [r.tags[t] for t in r.said['gold'][r.starts[s]:r.starts[s+1]]]
+    want, box = {}, lambda s: p.locator(f'article[data-sentence="{s}"]')
+    def focused(name): return p.evaluate('n => document.activeElement.getAttribute(n)', name)
+    def tab_to(tag):
+        "From the word, or from another tag, with the keys that everybody has"
+        for key in ('Tab', 'Shift+Tab'):
+            for _ in range(len(r.tags)):
+                if focused('data-tag') == tag: return
+                p.keyboard.press(key)
+        assert focused('data-tag') == tag
+    def choose(s, word, tag):
+        raw.setdefault(s, gold(s))[word] = tag
+        tab_to(tag)
+        p.keyboard.press('Enter' if word%2 else 'Space')
+        want[s] = valid(raw[s])
+        assert focused('data-tag') == want[s][word]
+        row = box(s).locator('tbody tr').last
+        assert row.locator('th').inner_text() == 'corrected'
+        shown = [(x.get_attribute('colspan'), x.inner_text()) for x in row.locator('td.e').all()]
+        assert shown == [(str(e-b), t) for b, e, t in sorted(spans(want[s]))]
+    raw = {}
+    assert p.locator('.corrections').count() == p.locator('.corrected').count() == 0
+    p.keyboard.press('Tab')
+    p.locator(f'[data-word="{r.starts[first]}"]').focus()
+    p.keyboard.press('Enter')
+    p.keyboard.press('Tab')
+    # an I- at the beginning, an entity of two words, and its beginning taken away and given back
+    choose(first, 0, 'I-PER')
+    assert want[first][0] == 'B-PER'
+    p.keyboard.press('ArrowRight')
+    assert focused('data-word') == str(r.starts[first]+1)
+    p.keyboard.press('Enter')
+    p.keyboard.press('Tab')
+    choose(first, 1, 'I-PER')
+    assert want[first][:2] == ['B-PER', 'I-PER']
+    p.keyboard.press('ArrowLeft')
+    p.keyboard.press('Enter')
+    p.keyboard.press('Tab')
+    choose(first, 0, 'O')
+    assert want[first][:2] == ['O', 'B-PER']
+    choose(first, 0, 'B-PER')
+    assert want[first][:2] == ['B-PER', 'I-PER']
+    # the tag that it has: looked at, and right
+    p.locator(f'[data-word="{r.starts[second]+2}"]').focus()
+    p.keyboard.press('Enter')
+    p.keyboard.press('Tab')
+    choose(second, 2, gold(second)[2])
+    assert want[second] == valid(gold(second)) and p.locator('.corrected').count() == 2
+    def saved():
+        with p.expect_download() as d:
+            p.locator('.corrections').focus()
+            p.keyboard.press('Enter')
+        assert d.value.suggested_filename == 'Sample-corrections.conll'
+        d.value.save_as(tmp_path/'corrections.conll')
+        return read_conll(tmp_path/'corrections.conll', Schema(('PER', 'LOC')))
+    found, report = saved()
+    assert found['tokens'][:] == [r.tokens[s] for s in sorted(want)] and tag_names(found) == [want[s] for s in sorted(want)]
+    assert report.sentences == 2 and all(len(l.split('\t')) == 2 for l in (tmp_path/'corrections.conll').read_text().splitlines() if l)
+    p.locator(f'[data-word="{r.starts[second]+2}"]').focus()
+    p.locator('.drop').focus()
+    p.keyboard.press('Enter')
+    assert box(second).locator('tbody tr').count() == 3 and saved()[0]['tokens'][:] == [r.tokens[first]]
+    assert not serious_faults(p) and not p.errors
+    p.close()
+
+def on_map(r):
+    "Words of the map and their places, (N,) and (N, 2), as they are sent"
+    sent = columns(r)['map']
+    return np.frombuffer(sent['word'], np.int32), np.stack([np.frombuffer(sent[n], np.float32).astype(float) for n in 'xy'], 1)
+
+def test_words_of_one_class_are_close_on_the_map():
+    import torch
+    r = text_of(60)
+    some = [i for i in range(len(r.words)) if any(said[i] for said in r.said.values())]
+    # the evaluator has three groups of words, each around a direction of its own
+    group = torch.arange(len(r.words))%3
+    noise = torch.randn(r.vectors.shape, generator=torch.Generator().manual_seed(0))
+    r.vectors = torch.nn.functional.one_hot(group, r.vectors.shape[-1])[:, None].expand_as(noise)+.1*noise
+    word, xy = on_map(r)
+    assert word.tolist() == some and len(some) > 100
+    far = np.hypot(*(xy[:, None]-xy).transpose(2, 0, 1))+1e9*np.eye(len(xy))
+    assert (group[some].numpy()[far.argmin(1)] == group[some].numpy()).all()
+    assert columns(r)['map'] == columns(r)['map']
+    large = text_of(2000)
+    word = np.frombuffer(columns(large)['map']['word'], np.int32)
+    assert len(word) == 1000 and (np.diff(word) > 0).all() and word[-1] > .99*len(large.words)
+    r.vectors = None
+    assert columns(r)['map'] is None
+    # three words in entities make a map, two make none
+    for pair, there in ((['B-PER', 'O', 'B-PER', 'B-LOC'], True), (['B-PER', 'O', 'O', 'B-LOC'], False)):
+        few = of([(pair, ['O']*4)])
+        few.vectors = torch.randn(4, 1, 8, generator=torch.Generator().manual_seed(0))
+        assert bool(columns(few)['map']) == there
+
+@needs_browser
+def test_a_line_around_words_of_the_map(browser, tmp_path):
+    r = text_of(60, 6)
+    p = opened(browser, r, tmp_path)
+    off = conflicts(r, 'recognizer', 'student').query('kind != "same"')
+    canvas = p.locator('canvas')
+    assert not canvas.is_visible()
+    p.locator('.map summary').focus()
+    p.keyboard.press('Enter')
+    some, xy = on_map(r)
+    low, high = xy.min(0), xy.max(0)
+    scale = min((720-40)/(high-low)[0], (420-40)/(high-low)[1])
+    at = np.stack([360+scale*(xy[:, 0]-(low+high)[0]/2), 210-scale*(xy[:, 1]-(low+high)[1]/2)], 1)
+    # a dot that no other one touches has the colour of its type, which the legend names
+    apart = [i for i in range(len(at)) if np.sort(np.hypot(*(at-at[i]).T))[1] > 10]
+    keys = {x.inner_text(): x.evaluate('e => getComputedStyle(e).backgroundColor') for x in p.locator('.legend .key').all()}
+    assert list(keys) == ['none', *r.types] and len(set(keys.values())) == 3
+    def colour(i):
+        pixel = 'p => [...document.querySelector("canvas").getContext("2d").getImageData(2*p[0], 2*p[1], 1, 1).data].slice(0, 3)'
+        return 'rgb({}, {}, {})'.format(*p.evaluate(pixel, at[i].tolist()))
+    def type_of(i, system): return r.tags[r.said[system][some[i]]][2:] or 'none'
+    assert len(apart) > 5 and {type_of(i, 'student') for i in apart} == {'none', *r.types}
+    assert all(colour(i) == keys[type_of(i, 'student')] for i in apart)
+    # a triangle in the right half: half of the words are on its left, some above and below
+    middle = np.median(at[:, 0])+.1
+    corners = np.array([[middle, 5], [middle, 415], [at[:, 0].max()+5, 210]])
+    side = [np.sign(np.cross(np.r_[corners[(k+1)%3]-corners[k], 0], np.c_[at-corners[k], np.zeros(len(at))])[:, 2]) for k in range(3)]
+    chosen = np.abs(np.sum(side, 0)) == 3
+    assert 0 < chosen.sum() < (at[:, 0] > middle).sum()
+    def point(path):
+        "The places of some points of the map in the window"
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        return [(box['x']+x*box['width']/720, box['y']+y*box['height']/420) for x, y in path]
+    def drag(path):
+        path = point(path)
+        p.mouse.move(*path[0])
+        p.mouse.down()
+        for corner in path[1:]: p.mouse.move(*corner, steps=4)
+        p.mouse.up()
+    drag([*corners, corners[0]])
+    sentences = set(np.searchsorted(r.starts, some[chosen], 'right')-1)
+    here = off[off.sentence.isin(sentences)]
+    assert 0 < len(here) < len(off) and shown_count(p) == (here.sentence.nunique(), len(here))
+    assert f'{chosen.sum()} words in {len(sentences)} sentences' in p.locator('.map').inner_text()
+    p.click('.release')
+    assert shown_count(p) == (off.sentence.nunique(), len(off))
+    drag([*corners, corners[0]])
+    p.click('.clear')
+    assert shown_count(p) == (off.sentence.nunique(), len(off)) and p.locator('.release').count() == 0
+    # a click chooses nothing; a pointer over a dot names its word; colours are those of the second system
+    drag(corners[:1])
+    assert shown_count(p) == (off.sentence.nunique(), len(off))
+    p.mouse.move(*point([at[apart[0]]])[0])
+    assert p.locator('.map p').last.inner_text() == f'{r.words[some[apart[0]]]}: {type_of(apart[0], "student")} (student)'
+    p.select_option('[data-key=b]', '0')
+    assert all(colour(i) == keys[type_of(i, 'gold')] for i in apart) and 'text filter' in p.locator('.map').inner_text()
+    assert not serious_faults(p) and not p.errors
+    p.close()
+    r.vectors = None
+    p = opened(browser, r, tmp_path)
+    assert p.locator('canvas').count() == 0
+    p.close()
+
+# JupyterLab's side of a widget, as far as this one uses it; what is sent goes through `kernel` to Python
+MODEL = """const handlers = [], state = JSON.parse(await kernel('state'));
+const arrived = s => new DataView(Uint8Array.from(atob(s), c => c.charCodeAt(0)).buffer);
+const model = {
+  on: (name, f) => handlers.push(f), off: () => {}, get: n => state[n], set: (n, v) => { state[n] = v; },
+  save_changes: () => kernel('save', JSON.stringify(state)),
+  send: async m => {
+    for (const [content, buffers] of JSON.parse(await kernel('message', JSON.stringify(m))))
+      for (const f of handlers) f(content, buffers.map(arrived));
+  }};
+"""
+
+def with_kernel(browser, explorer):
+    "The widget in a page, with its messages and traitlets in this process: only their way is not JupyterLab's"
+    def kernel(what, content='null'):
+        content, out = json.loads(content), []
+        if what == 'state': return json.dumps({n: v for n, v in explorer.get_state().items() if n in ('flagged', 'corrections')})
+        if what == 'save': return explorer.set_state(content)
+        explorer.send = lambda m, buffers=None: out.append((m, [base64.b64encode(b).decode() for b in buffers or []]))
+        explorer._handle_custom_msg(content, [])
+        return json.dumps(out)
+    p = browser.new_page(viewport=dict(width=1200, height=900))
+    p.errors = []
+    p.on('pageerror', lambda e: p.errors.append(str(e)))
+    p.expose_function('kernel', kernel)
+    program = (STATIC/'explorer.js').read_text(encoding='utf-8')
+    style = (STATIC/'explorer.css').read_text(encoding='utf-8')
+    p.set_content(f'<!doctype html><html lang="en"><title>Lab</title><style>{style}</style><main id="app"></main>'
+        f'<script type="module">{program}\n{MODEL}\nrender({{model, el: document.getElementById("app")}});</script>')
+    p.wait_for_selector('.count')
+    return p
+
+@needs_browser
+def test_flags_and_corrections_come_back_to_the_kernel(browser):
+    import traitlets
+    r = text_of(20, 4)
+    explorer = Explorer(r)
+    explorer.corrections = {3: ['O']*len(r.tokens[3])}
+    with pytest.raises(traitlets.TraitError, match='sentence 3: give each of its words one of the tags O, B-PER'):
+        explorer.corrections = {3: ['O']}
+    p = with_kernel(browser, explorer)
+    p.locator('.flag').first.click()
+    p.locator('article [data-word]').first.click()
+    p.locator('.near li').first.wait_for()
+    row, s = int(p.locator('[aria-expanded=true]').get_attribute('data-word')), articles(p)[0]
+    assert p.locator('.near li bdi').all_inner_texts() == [r.words[i] for i, _ in nearest_words(r, [row])[0]]
+    p.locator('[data-tag="I-LOC"]').click()
+    p.wait_for_function('document.querySelector(".correct .drop")')
+    gold = [r.tags[t] for t in r.said['gold'][r.starts[s]:r.starts[s+1]]]
+    assert explorer.flagged == [s] and s != 3
+    assert explorer.corrections == {3: ['O']*len(r.tokens[3]), s: valid(['I-LOC', *gold[1:]])} and not p.errors
+    p.close()
+
+def test_words_that_an_entity_touches():
+    from mtmt.tagger import Entity
+    from mtmt.widgets import _word_tags
+    words = np.array([[0, 3], [4, 7], [8, 12]])
+    def tags(*each): return _word_tags(words, [Entity('', t, b, e, 1.) for b, e, t in each])
+    assert tags((0, 7, 'PER'), (8, 12, 'LOC')) == ['B-PER', 'I-PER', 'B-LOC']
+    assert tags((4, 5, 'PER')) == ['O', 'B-PER', 'O'] and tags((3, 4, 'PER')) == ['O']*3
+    # another tagger may cut a word in two, each part an entity
+    assert tags((0, 2, 'PER'), (2, 9, 'LOC')) == ['B-LOC', 'I-LOC', 'I-LOC']
+
+@needs_browser
+def test_a_text_of_ones_own(browser, tagger, random_tagger):
+    "Two taggers read what is typed; their grids are their entities, and what is no text is answered in words"
+    explorer = Explorer(text_of(20, 4), taggers={'student': tagger, 'random': random_tagger})
+    p = with_kernel(browser, explorer)
+    field, own = p.locator('[data-key=own]'), p.locator('.own')
+    whole = shown_count(p)
+    def entities(i, row):
+        "Words and type of each entity of a row of grid i"
+        words, at, out = own.locator('.grid').nth(i).locator('thead th').all_inner_texts(), 0, []
+        for cell in own.locator('.grid').nth(i).locator('tbody tr').nth(row).locator('td').all():
+            size = int(cell.get_attribute('colspan'))
+            if 'e' in (cell.get_attribute('class') or '').split(): out.append((' '.join(words[at:at+size]), cell.inner_text()))
+            at += size
+        assert at == len(words)
+        return out
+    text = 'Amina aliona katika Kano leo. Kofi na Juma waliondoka kwa Lagos leo.'
+    field.fill(text)
+    field.press('Enter')
+    own.locator('.grid').nth(1).wait_for()
+    assert own.locator('.grid').count() == 2 and own.locator('tbody tr').count() == 4
+    assert own.locator('thead th').all_inner_texts() == re.findall(r'\w+|\.', text)
+    assert own.locator('.grid').first.locator('th[scope=row]').all_inner_texts() == ['student', 'random']
+    for row, reads in enumerate((tagger, random_tagger)):
+        want = [(e.text, e.type) for e in reads(text).entities]
+        assert want and [*entities(0, row), *entities(1, row)] == want
+    # keys that move in the list are letters here, and the list stays
+    field.fill('')
+    field.press_sequentially('fnp/ Kano')
+    assert field.input_value() == 'fnp/ Kano' and shown_count(p) == whole and explorer.flagged == []
+    for wrong, message in ((' ', 'There is no word to read: type a sentence.'),
+        ('\u0416\u0438\u0437\u043d\u044c \u0445\u043e\u0440\u043e\u0448\u0430', 'student does not know the characters of 100 % of these words.')):
+        field.fill(wrong)
+        own.locator('.read').click()
+        own.locator('.error', has_text=message).wait_for()
+        assert own.locator('.grid').count() == 0
+    field.fill('Amina aliona Kano leo na Kofi katika Lagos <img src=x onerror="window.hit=1">')
+    field.press('Enter')
+    own.locator('th', has_text='onerror').wait_for()
+    assert p.evaluate('window.hit') is None and own.locator('img').count() == 0
+    assert not serious_faults(p) and not p.errors
+    p.close()
+    # without taggers there is no field
+    p = with_kernel(browser, Explorer(text_of(5)))
+    assert p.locator('.own').count() == 0
     p.close()
 
 @needs_browser
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_contrast_of_everything_shown(browser, tmp_path, scheme):
     p = opened(browser, text_of(30, 2), tmp_path, color_scheme=scheme)
-    p.locator('[data-word]').first.click()
-    p.locator('.flag').nth(2).click()
     p.locator('.heat button').nth(7).click()
+    p.locator('.often button').first.click()
+    p.locator('[data-word]').first.click()
+    p.locator('[data-tag]').nth(1).click()
+    p.locator('.flag').first.click()
+    for summary in p.locator('summary').all(): summary.click()
+    assert all(p.locator(x).first.is_visible() for x in ('.corrected', '.drop', '.key', 'dt', '.clear', 'canvas', '.why'))
     n, bad = p.locator('.mtmt').evaluate(CONTRAST)
     assert n > 60 and not bad, bad[:5]
     assert not serious_faults(p)

@@ -2,6 +2,7 @@
 import json, os, re, shutil, socket, subprocess, sys, time, urllib.request
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -81,6 +82,24 @@ def test_pages_are_whole_and_ask_no_other_host(site):
         for href in re.findall(r'<a[^>]*class="reference internal"[^>]*href="([^"#]+\.html)', html):
             assert (path.parent/href).exists(), f'{path.name} -> {href}'
 
+def test_every_link_of_the_site_leads_somewhere(site):
+    "To a page that is there, and to a place on it; addresses of others are not asked"
+    places = {path: set(re.findall(r'\sid="([^"]+)"', path.read_text(encoding='utf-8'))) for path in site.rglob('*.html')}
+    wrong = set()
+    for path in places:
+        for href in re.findall(r'<a[^>]*\shref="([^"]+)"', path.read_text(encoding='utf-8')):
+            if re.match(r'[a-z]+:|//', href): continue
+            name, _, place = href.partition('#')
+            to = (path.parent/unquote(name)).resolve() if name else path
+            if not to.exists() or (place and unquote(place) not in places.get(to, {unquote(place)})): wrong.add((path.name, href))
+    assert not wrong
+
+def test_tables_look_alike(site):
+    "Those of pandas are styled like the others"
+    html = (site/'tutorials'/'choose_sources.html').read_text(encoding='utf-8')
+    assert html.count('<table class="dataframe docutils align-default">') == 3
+    assert not [path.name for path in site.rglob('*.html') if '<table border="1"' in path.read_text(encoding='utf-8')]
+
 def test_a_chapter_on_the_site(site):
     "Formulas, charts and links to the source are there; what nbdev and Quarto need to know is not"
     losses = (site/'12_losses.html').read_text(encoding='utf-8')
@@ -118,7 +137,8 @@ def test_pages_have_no_serious_fault_of_accessibility(site, scheme):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         for width in (1300, 400):
             page = browser.new_page(viewport=dict(width=width, height=900), color_scheme=scheme)
-            for name in ('index.html', '12_losses.html', '70_widgets.html', 'experiments/methods_table.html', 'howto/results.html'):
+            for name in ('index.html', '12_losses.html', '70_widgets.html', 'experiments/methods_table.html', 'howto/results.html',
+                'tutorials/choose_sources.html', 'reference/api.html'):
                 page.goto((site/name).as_uri())
                 page.wait_for_load_state('load')
                 assert not serious_faults(page), name
