@@ -203,23 +203,22 @@ def server(tmp_path, work):
 
 def run_all(page, api):
     "Run every cell of the notebook on a page; none may fail"
-    page.locator('.jp-Notebook .jp-Cell').first.wait_for(timeout=90_000)
     idle = lambda kernel: kernel['execution_state'] == 'idle' and kernel['connections']
     until(lambda: any(idle(s['kernel']) for s in api('sessions')))
     for name in ('Run', 'Run All Cells'): page.get_by_role('menuitem', name=name, exact=True).click()
     prompts = page.locator('.jp-CodeCell .jp-InputPrompt')
     errors = page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]')
     done = lambda: all(re.fullmatch(r'\[\d+\]:', x.strip()) for x in prompts.all_inner_texts())
-    until(lambda: errors.count() or done(), 240)
+    until(lambda: errors.count() or done(), 600)
     assert not errors.count(), errors.first.inner_text()
 
 @contextmanager
-def lab(tmp_path, notebook, parameters, more=(), theme='JupyterLab Light'):
-    "A notebook of this project, run whole in JupyterLab: the page. It may ask no other host"
+def opened_lab(tmp_path, name, notebook, theme='JupyterLab Light'):
+    "A notebook, given by its contents, open in JupyterLab: the page, and what asks the API. It may ask no other host"
     from playwright.sync_api import sync_playwright
-    work, name = tmp_path/'work', Path(notebook).name
+    work = tmp_path/'work'
     work.mkdir()
-    (work/name).write_text(json.dumps(with_parameters(notebook, parameters, more)))
+    (work/name).write_text(json.dumps(notebook))
     write_settings(tmp_path/'settings', theme)
     with server(tmp_path, work) as (url, api), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -227,16 +226,47 @@ def lab(tmp_path, notebook, parameters, more=(), theme='JupyterLab Light'):
         asked = []
         page.on('request', lambda request: asked.append(request.url))
         page.goto(f'{url}/lab/tree/{name}?token=t')
-        run_all(page, api)
-        yield page
+        page.locator('.jp-Notebook .jp-Cell').first.wait_for(timeout=90_000)
+        yield page, api
         assert not [u for u in asked if '127.0.0.1' not in u and not u.startswith(('data:', 'blob:', 'about:'))]
         browser.close()
+
+@contextmanager
+def lab(tmp_path, notebook, parameters, more=(), theme='JupyterLab Light'):
+    "A notebook of this project, run whole in JupyterLab: the page"
+    with opened_lab(tmp_path, Path(notebook).name, with_parameters(notebook, parameters, more), theme) as (page, api):
+        run_all(page, api)
+        yield page
 
 @pytest.fixture
 def small_run(small_files, tmp_path, tiny_encoder):
     "Parameters of a run of seconds"
     return dict(benchmark='files', target='sw', data_dir=str(small_files), encoder=tiny_encoder,
         out_dir=str(tmp_path/'runs'), options=dict(max_length=32))
+
+@pytest.mark.slow
+@needs_browser
+def test_the_first_notebook_of_a_newcomer(tmp_path):
+    "Start here, run whole: two systems that find something, a tagged sentence, and an explorer that answers"
+    with lab(tmp_path, 'start_here.ipynb', dict(out_dir=str(tmp_path/'runs'))) as page:
+        table = page.locator('.jp-RenderedHTML table').first.locator('tbody tr').all_inner_texts()
+        f1 = {row.split()[1]: float(row.split()[2]) for row in table}
+        assert f1.keys() == {'direct', 'tsl'} and min(f1.values()) > 20
+        assert page.locator('.jp-OutputArea-output mark', has_text='Nyeri').count() == 1
+        explorer = page.frame_locator('iframe').locator('.mtmt')
+        assert re.match(r'[1-9]\d* sentence', number_shown(explorer))
+        explorer.locator('[data-word]').first.click()
+        assert explorer.locator('.why h3').count() >= 2
+
+@pytest.mark.slow
+@needs_browser
+def test_charts_show_before_a_notebook_is_trusted(tmp_path):
+    "JupyterLab trusts no output that it has not computed: the chart stands there as PNG"
+    name = '12_losses.ipynb'
+    with opened_lab(tmp_path, name, json.loads((ROOT/'nbs'/name).read_text(encoding='utf-8'))) as (page, _):
+        picture = page.locator('.jp-RenderedImage img[src^="data:image/png"]').first
+        picture.wait_for()
+        assert picture.bounding_box()['width'] > 200 and not page.locator('.jp-RenderedSVG').count()
 
 @pytest.mark.slow
 @needs_browser
