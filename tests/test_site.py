@@ -130,6 +130,20 @@ def test_pages_in_a_browser(site):
         browser.close()
 
 @needs_browser
+def test_the_search_of_the_site_finds(site):
+    from playwright.sync_api import sync_playwright
+    wanted = dict(glossary='Glossary', cite='mtmt', Recognizer='Teachers')
+    wanted['low-resource'] = 'Glossary'
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page()
+        for words, title in wanted.items():
+            page.goto((site/'search.html').as_uri()+f'?q={words}')
+            page.locator('ul.search li a').first.wait_for()
+            assert title in page.locator('ul.search li a').all_inner_texts(), words
+        browser.close()
+
+@needs_browser
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_pages_have_no_serious_fault_of_accessibility(site, scheme):
     from playwright.sync_api import sync_playwright
