@@ -17,7 +17,7 @@ demo: setup  ## English to Spanish and Swahili, three methods: prints a table, w
 	@echo; echo "Notebooks: runs/demo/notebooks/*.ipynb   Summary: runs/demo/summary.json   Open them with: make lab"
 
 test: setup  ## notebooks in sync, lessons run, tests pass, nine lines of ten are tested
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/nbdev_test --n_workers 2
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/nbdev_test --n_workers 2 --timing
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q -n 2 --durations=20 --cov=mtmt --cov-report= --cov-fail-under=90
 
 test-slow: setup  ## the tests marked slow as well

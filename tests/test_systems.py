@@ -243,7 +243,9 @@ def test_a_line_that_was_being_written_is_read_again(place, capsys):
 def process(*args, cwd, **more):
     "A real process in an environment with the stubs"
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(cwd/'site'), str(ROOT)]), TQDM_DISABLE='1', OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1')
-    return subprocess.Popen([sys.executable, *map(str, args)], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    # what runs in the background of a shell has SIGINT ignored
+    return subprocess.Popen([sys.executable, *map(str, args)], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **more)
 
 def finished(*args, cwd):
     "What a real process said"
