@@ -1,5 +1,5 @@
 "Intervals and tests against independent computation: enumeration, plain loops, scipy, simulation, another package's almost stochastic order."
-import itertools, json, random, shutil, tempfile
+import itertools, json, random, shutil, tarfile, tempfile
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
+from conftest import ROOT
 from mtmt.compare import CompareError, almost_stochastic_order, check_comparable, compare, entity_counts, f1_of, figures
 from mtmt.compare import _order_bound, holm, interval, over_targets, randomisation_test, recompute, shared_tests
 from mtmt.data import MtmtError, Schema, content_hash, dataset, sealed
 from mtmt.eval import scores, signature
-from mtmt.records import read_predictions, write_record
+from mtmt.records import read_predictions, read_runs, write_record
 
 # Helpers, also for test_report
 
@@ -335,3 +336,11 @@ def test_damage_is_named(spoilt):
         folder = shutil.copytree(run, spoilt/f'broken{len(broken)}')
         (folder/'run.json').write_text(broken)
         assert 'cannot be read: ' in recompute(folder)
+
+@pytest.mark.parametrize('path', sorted((ROOT/'data'/'results').glob('*.tar.xz')), ids=lambda p: p.name)
+def test_stored_results_are_what_their_predictions_give(path, tmp_path):
+    "The runs behind a table of the pages: whole, current, and every figure comes out again"
+    with tarfile.open(path) as archive: archive.extractall(tmp_path, filter='data')
+    found = read_runs(tmp_path)
+    assert found.rows and not found.left_out
+    assert not {row['run']: why for row in found.rows if (why := recompute(tmp_path/row['run']))}
