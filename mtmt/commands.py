@@ -6,7 +6,7 @@
 __all__ = ['DEMO', 'carry_out']
 
 # %% ../nbs/84_commands.ipynb #7c2e1d04
-import errno, sys
+import errno, os, sys
 from collections import Counter
 from pathlib import Path
 
@@ -177,21 +177,29 @@ def _in_words(error):
     if isinstance(error, MtmtError) or not error.filename: return str(error)
     return f'{error.filename}: {_HINTS.get(error.errno, error.strerror)}'
 
+def _show_table(args):
+    "Carry out a command that has runs to show"
+    rows = _WITH_TABLE[args.command](args)
+    if processes()[0]: return
+    _print_table(rows)
+    if args.command == 'table': print('', runs_not_shown(find_folder(args.folder)), sep='\n')
+
 def carry_out(
     args # `command` and its arguments, as the parser of `mtmt.cli` gives them
 )->int: # Exit status: 0, 2 after an error, 130 after Ctrl-C
     "Carry out a command and print its table"
     try:
-        if args.command in _WITHOUT: return _WITHOUT[args.command](args) or 0
-        rows = _WITH_TABLE[args.command](args)
+        status = _WITHOUT[args.command](args) if args.command in _WITHOUT else _show_table(args)
+        sys.stdout.flush()
+        return status or 0
     except KeyboardInterrupt:
         print('stopped; the same command continues from here', file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # whoever reads has enough, such as head; the interpreter would still flush, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (MtmtError, OSError) as e:
         if getattr(args, 'traceback', False): raise
         if processes()[0] == 0: print(_in_words(e), file=sys.stderr)
         return 2
-    if processes()[0] == 0:
-        _print_table(rows)
-        if args.command == 'table': print('', runs_not_shown(find_folder(args.folder)), sep='\n')
-    return 0

@@ -143,3 +143,12 @@ def test_a_wrong_argument_is_told_before_torch_is_loaded(given, said):
     code = 'import sys; from mtmt.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit as e: print(e.code, "torch" in sys.modules)'
     done = subprocess.run([sys.executable, '-c', code, 'batch', '--targets', 'sw', *given], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == '2 False\n' and re.search(said+'\n$', done.stderr), done.stderr
+
+def test_a_reader_that_has_enough_is_no_error():
+    "As in `mtmt table FOLDER | head -1`; the pipe is closed before anything is written"
+    read, write = os.pipe()
+    os.close(read)
+    folder = ROOT/'data'/'lesson_run'
+    done = subprocess.run([sys.executable, '-m', 'mtmt.cli', 'table', folder], stdout=write, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, '')
