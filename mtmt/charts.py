@@ -23,20 +23,17 @@ from .slices import calibration_error, error_kinds
 # %% ../nbs/66_charts.ipynb #a70cb628
 class _Drawing(SVG):
     "A chart as SVG, and as PNG for a notebook that is not trusted"
-    def __init__(self, spec):
-        super().__init__(vl_convert.vegalite_to_svg(spec))
+    def _repr_png_(self):
         small = io.BytesIO()
         # the converter hardly packs its picture
         Image.open(io.BytesIO(vl_convert.svg_to_png(self.data, scale=1.5))).save(small, 'PNG', optimize=True)
-        self.png = small.getvalue()
-
-    def _repr_png_(self): return self.png
+        return small.getvalue()
 
 def as_svg(
     chart:alt.TopLevelMixin # Any chart
 )->SVG: # The last value of a cell shows
     "Draw a chart without a browser or a network"
-    return _Drawing(chart.to_dict())
+    return _Drawing(vl_convert.vegalite_to_svg(chart.to_dict()))
 
 # %% ../nbs/66_charts.ipynb #b8d4beca
 PALETTE = {'recognizer': '#8a8f98', 'student': '#0b6e99',
