@@ -84,6 +84,8 @@ def _commands_that_read(sub):
     report.add_argument('--baseline', default='direct', help='method that the others are compared with')
     pack = _reads(sub, 'pack', 'the figures and predictions of a folder in one small file, to publish')
     pack.add_argument('file', help='file to make, .tar.xz')
+    pack.add_argument('--without-words', action='store_true',
+        help='put _ for each word of the tests, where their text may not be published')
     slices = _reads(sub, 'slices',
         'where methods fail: F1 by slices, kinds of error, calibration, for each test of a folder')
     slices.add_argument('--targets', type=_names, default=[], help='language codes; all when left out')

@@ -13,14 +13,14 @@ from pathlib import Path
 from .batch import batch_jobs, run_jobs, sweep_jobs
 from .benchmarks import find_folder
 from .conflicts import readings_of
-from .data import MtmtError, write_atomically
+from .data import MtmtError, counted, write_atomically
 from .export import export_model, new_folder
 from .health import convert, data_files, data_health
 from .projects import check_project, new_project
 from .recipes import QUICK, given_recipe, out_folder, read_values
 from .records import pack_runs
-from .report import comparison, finished, recompute_all, runs_not_shown, slices_by_test, still_learning
-from .report import table, verify, write_report
+from .report import comparison, finished, recompute_all, runs_not_shown, several_processors
+from .report import slices_by_test, still_learning, table, verify, write_report
 from .runs import run, score_system, system_text
 from .runtimes import export_onnx
 from .tagger import Tagger, answers, tag_file
@@ -64,8 +64,9 @@ def _text(args):
 
 def _pack(args):
     "The runs of a folder in one file"
-    names = pack_runs(find_folder(args.folder), args.file)
-    print(f'{len(names)} runs in {args.file}; they hold the words of their tests')
+    names = pack_runs(find_folder(args.folder), args.file, not args.without_words)
+    words = 'without the words of their tests' if args.without_words else 'they hold the words of their tests'
+    print(f'{counted(len(names), "run")} in {args.file}; {words}')
 
 # %% ../nbs/84_commands.ipynb #2c6a5819
 def _explore(args):
@@ -164,7 +165,8 @@ def _print_scores(rows):
     first = rows[0]
     what = f'Entity F1 (conlleval mode), {first["benchmark"]}'
     if first['sources']: what += f', {"+".join(first["sources"])} to each target, encoder {first["encoder"]}'
-    print('', what, table(rows), *still_learning(rows), rows[-1]['signature'], sep='\n\n')
+    notes = still_learning(rows)+several_processors(rows)
+    print('', what, table(rows), *notes, rows[-1]['signature'], sep='\n\n')
 
 # %% ../nbs/84_commands.ipynb #7c2e1d06
 _HINTS = {errno.ENOENT: 'it is not there, or no longer; the same command continues with what is left',

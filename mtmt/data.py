@@ -9,9 +9,10 @@ __all__ = ['MtmtError', 'DataError', 'did_you_mean', 'Schema', 'dataset', 'schem
            'sealed', 'seal_broken']
 
 # %% ../nbs/00_data.ipynb #7aa4e373
-import difflib, hashlib, io, json, os, re, tempfile, uuid
+import difflib, gc, hashlib, io, json, os, re, tempfile, uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain, islice, pairwise
@@ -180,11 +181,11 @@ def _cells(line, number):
     text = _decoded(line, number)
     if isinstance(text, Problem): return text
     text = text.rstrip(' \t')
-    between = '\t' if '\t' in text.lstrip(' ') else ' '
+    if not text: return []
+    between = '\t' if '\t' in text else ' '
     # nearly every line: a word and a tag, and nothing else
-    parts = text.split(between)
-    if len(parts) == 2 and all(parts) and ' ' not in text.replace(between, '', 1):
-        return [(1, parts[0]), (len(parts[0])+2, parts[1])]
+    word, _, tag = text.partition(between)
+    if word and tag and between not in tag: return [(1, word), (len(word)+2, tag)]
     return [(m.start()+1, m[0]) for m in _CELLS[between].finditer(text)]
 
 # %% ../nbs/00_data.ipynb #efe0a731
@@ -249,6 +250,8 @@ def _without_control(words, block, repair):
 def _odd(words):
     "What is odd about the words of a sentence and stays as it is, by kind"
     text = ' '.join(words)
+    # every pattern begins beyond ASCII
+    if text.isascii(): return {}
     return {kind: count for kind, pattern in _ODD.items() if (count := len(pattern.findall(text)))}
 
 # %% ../nbs/00_data.ipynb #89d901e9
@@ -372,8 +375,8 @@ def _kept(sentences, report, problems):
             problems += sentence.problems
             report.skipped += 1
             continue
-        report.repaired.update(sentence.repaired)
-        report.odd.update(_odd(sentence.words))
+        if sentence.repaired: report.repaired.update(sentence.repaired)
+        if odd := _odd(sentence.words): report.odd.update(odd)
         report.sentences += 1
         report.words += len(sentence.words)
         yield str(number), sentence
@@ -439,6 +442,16 @@ def _check_scheme(path, raw, found, repair):
     at = next((f'{p.line}:{p.column}' for p in found if 'tag' in p.kind or 'orphan' in p.kind), None)
     if at: raise DataError(f'{path}:{at}: {text}')
 
+# %% ../nbs/00_data.ipynb #0gc00001
+@contextmanager
+def _without_collection():
+    "Let the garbage collector rest"
+    was = gc.isenabled()
+    gc.disable()
+    try: yield
+    finally:
+        if was: gc.enable()
+
 # %% ../nbs/00_data.ipynb #a7b152fb
 def _width(raw, path):
     "Number of columns that most of the first lines have"
@@ -457,6 +470,7 @@ def _width(raw, path):
             'write a file with the columns of the word and of its BIO tag')
     return width
 
+@_without_collection()
 def read_conll(
     path, # A file of "word tag" lines, sentences separated by blank lines
     schema:Schema|None=None, # Accepted types; None takes those found

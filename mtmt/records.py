@@ -266,7 +266,8 @@ def _entry(name, content):
 
 def pack_runs(
     folder, # Folder of runs
-    path # Archive to make, .tar.xz
+    path, # Archive to make, .tar.xz
+    with_words:bool=True # Keep the words of the tests
 )->list[str]: # Names of the runs in it
     "Pack what a table of runs stands on: figures, predictions and ids, without models and probabilities"
     rows, packed = read_runs(folder).rows, io.BytesIO()
@@ -276,6 +277,8 @@ def pack_runs(
             run = Path(folder)/row['run']
             words, said = read_predictions(run)
             facts = {key: value for key, value in row.items() if key != 'system'}
+            if not with_words:
+                words, facts = [['_']*len(s) for s in words], facts | dict(without_words=True)
             small = Path(place)/row['run']
             record = write_record(small, facts, words, read_ids(run), said.pop('gold'), said)
             for name in (*record['files'], 'run.json'):

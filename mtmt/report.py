@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED_F1', 'failed_runs', 'runs_not_shown', 'with_status', 'finished', 'table', 'still_learning',
-           'compared_methods', 'comparison', 'recompute_all', 'verify', 'slices_by_test', 'leaderboard',
-           'methods_together', 'write_report']
+           'several_processors', 'compared_methods', 'comparison', 'recompute_all', 'verify', 'slices_by_test',
+           'leaderboard', 'methods_together', 'write_report']
 
 # %% ../nbs/75_report.ipynb #afea05f2
 import html, json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -24,7 +24,7 @@ from .compare import ORDER_SEEDS, cell_of, collapsed, compare, holm, interval, o
 from .compare import UNSEEN, shared_tests, shown_tests, signature_differences, signature_parts
 from .compare import stored_counts
 from .conflicts import Readings, joined, readings
-from .data import MtmtError, did_you_mean, write_atomically
+from .data import MtmtError, counted, did_you_mean, write_atomically
 from .eval import SYSTEM_KEYS
 from .methods import METHODS
 from .records import damaged_files, folder_name, read_predictions, read_probabilities, read_record
@@ -141,6 +141,17 @@ def still_learning(
             lines.append(f'{system}: F1 on source dev still rose in the last epoch of {count} of '
                 f'{len(curves)} runs; more epochs may give more')
     return lines
+
+# %% ../nbs/75_report.ipynb #pr0c0012
+def several_processors(
+    rows:Sequence[Mapping] # Records, or rows of a summary
+)->list[str]: # One line, or none
+    "Name the kinds of processor that runs come from, where there are several"
+    kinds = Counter(r['device'] for r in rows if r.get('device'))
+    if len(kinds) < 2: return []
+    named = '; '.join(f'{kind} ({counted(count, "run")})' for kind, count in kinds.most_common())
+    return [f'{len(kinds)} kinds of processor: {named}. The same run differs between them; '
+        'compare methods within one kind']
 
 # %% ../nbs/75_report.ipynb #4f01a817
 def _compared(folder, rows, pairs, baseline, may_differ):
@@ -472,7 +483,7 @@ def write_report(
     board, notes = _board(folder, baseline)
     board, shown = pd.DataFrame(board), shown_tests(rows)
     notes = ['Entity F1 in percent, conlleval mode. low and high: 95 % interval over seeds and sentences, '
-        'or over sentences alone where there is one seed.', *_star(shown), *still_learning(rows), *notes]
+        'or over sentences alone where there is one seed.', *_star(shown), *still_learning(rows), *several_processors(rows), *notes]
     signatures = list(dict.fromkeys(r['signature'] for r in rows))
     not_shown = [line for line in runs_not_shown(folder).split('\n') if line]
     pages = {shown[test]: page for test, page in _pages(rows).items()}

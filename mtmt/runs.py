@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['run_made_from', 'run_name', 'planned_runs', 'Lesson', 'choose', 'with_corrections', 'with_second_answers',
            'with_second_opinion', 'next_lesson', 'finetuned', 'distil_rounds', 'Outcome', 'predict', 'versions',
-           'record', 'run', 'Reopened', 'reopen', 'system_text', 'score_system']
+           'processor', 'record', 'run', 'Reopened', 'reopen', 'system_text', 'score_system']
 
 # %% ../nbs/60_runs.ipynb #274745a3
 import hashlib, json, logging, platform, resource, shutil, subprocess, time
@@ -332,12 +332,24 @@ def versions()->dict[str, str]:
     libraries = {p: version(p) for p in ('torch', 'transformers', 'datasets', 'seqeval', 'numpy')}
     return dict(mtmt=mtmt.__version__, commit=commit, python=platform.python_version()) | libraries
 
+# %% ../nbs/60_runs.ipynb #pr0c0002
+def processor(
+    gpu:bool=False # The first GPU in the place of the CPU
+)->str:
+    "Name the kind of processor: the same training ends a little differently on another kind"
+    if gpu: return torch.cuda.get_device_name()
+    try: lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError: lines = []
+    named = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    name = named[0] if named else platform.processor() or platform.machine()
+    return f'{name}, {torch.backends.cpu.get_cpu_capability()}'
+
 def _cost(recipe, started):
-    "Time, memory and device of a run"
+    "Time, memory and processor of a run"
     gpu = torch.cuda.is_available() and recipe.device != 'cpu'
     return dict(seconds=round(time.time()-started, 1), cpu_seconds=round(time.process_time(), 1),
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024,
-        device=torch.cuda.get_device_name() if gpu else f'cpu, {torch.get_num_threads()} threads')
+        device=processor(gpu))
 
 # %% ../nbs/60_runs.ipynb #5e99733f
 def _signed(recipe, made_from, report, shots):

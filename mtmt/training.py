@@ -216,14 +216,15 @@ class SimilarLengths(Sampler):
     def __len__(self): return len(self.lengths)
 
     def __iter__(self):
-        batches = []
-        for drawn in torch.randperm(len(self)).split(self.pool*self.batch_size):
-            by_length = drawn[self.lengths[drawn].argsort(stable=True)]
-            batches += by_length.split(self.batch_size)
+        # in one tensor: a list of the batches of a million windows takes much more memory
+        drawn = torch.randperm(len(self))
+        for pool in drawn.split(self.pool*self.batch_size):
+            pool.copy_(pool[self.lengths[pool].argsort(stable=True)])
+        whole = len(self)//self.batch_size
         # the loader cuts the order into batches, so a smaller one has to be the last
-        whole, rest = batches[:len(self)//self.batch_size], batches[len(self)//self.batch_size:]
-        order = torch.randperm(len(whole)).tolist()
-        return (i for batch in [*(whole[b] for b in order), *rest] for i in batch.tolist())
+        batches = *torch.randperm(whole).tolist(), whole
+        return (i for batch in batches
+            for i in drawn[batch*self.batch_size:(batch+1)*self.batch_size].tolist())
 
 # %% ../nbs/16_training.ipynb #fbef72ec
 def has_bf16(

@@ -12,7 +12,7 @@ from mtmt.compare import CompareError, almost_stochastic_order, check_comparable
 from mtmt.compare import _order_bound, holm, interval, over_targets, randomisation_test, recompute, shared_tests
 from mtmt.data import MtmtError, Schema, content_hash, dataset, sealed
 from mtmt.eval import scores, signature
-from mtmt.records import read_predictions, read_runs, write_record
+from mtmt.records import pack_runs, read_predictions, read_runs, write_record
 
 # Helpers, also for test_report
 
@@ -336,6 +336,20 @@ def test_damage_is_named(spoilt):
         folder = shutil.copytree(run, spoilt/f'broken{len(broken)}')
         (folder/'run.json').write_text(broken)
         assert 'cannot be read: ' in recompute(folder)
+
+def test_runs_packed_without_words_give_every_figure_and_no_word(tmp_path, spoilt):
+    "What may be published of a licensed test: its words are nowhere, a changed tag is noticed"
+    lesson = ROOT/'data'/'lesson_run'
+    names = pack_runs(lesson, tmp_path/'tags.tar.xz', with_words=False)
+    with tarfile.open(tmp_path/'tags.tar.xz') as archive: archive.extractall(tmp_path/'tags', filter='data')
+    words = {word for sentence in read_predictions(lesson/names[0])[0] for word in sentence if len(word) > 6}
+    packed = ''.join(f.read_text(encoding='utf-8') for f in (tmp_path/'tags').rglob('*.*') if f.is_file())
+    # a word of the test may be a word of the record too, such as the name of a library
+    assert sum(word in packed for word in words) < len(words)/100
+    assert [recompute(tmp_path/'tags'/name) for name in names] == ['']*len(names)
+    run = shutil.copytree(tmp_path/'tags'/names[0], spoilt/names[0])
+    (run/'predictions.conll').write_text((run/'predictions.conll').read_text().replace('B-LOC', 'B-PER', 1))
+    assert 'predictions.conll is missing or was changed' in recompute(run)
 
 @pytest.mark.parametrize('path', sorted((ROOT/'data'/'results').glob('*.tar.xz')), ids=lambda p: p.name)
 def test_stored_results_are_what_their_predictions_give(path, tmp_path):
