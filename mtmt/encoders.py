@@ -10,7 +10,7 @@ __all__ = ['EncoderError', 'encoder_path', 'quiet', 'load_config', 'load_tokeniz
 # %% ../nbs/10_encoders.ipynb #814d61fe
 import inspect, json, re
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
@@ -98,7 +98,15 @@ def _load(auto_class, name, **options):
 def load_tokenizer(
     name:str # `embedded`, a folder, or a Hub id
 )->PreTrainedTokenizerBase:
-    "Load the tokenizer of an encoder, ready for words given one by one"
+    "Load the tokenizer of an encoder, ready for words given one by one; the same object while its files stay"
+    folder = Path(encoder_path(name))
+    files = sorted(folder.iterdir()) if folder.is_dir() else ()
+    return _read_tokenizer(name, tuple((f, f.stat().st_size, f.stat().st_mtime_ns) for f in files))
+
+# a large vocabulary takes half a second, and a run asks for it ten times
+@lru_cache(maxsize=2)
+def _read_tokenizer(name, files):
+    "Read a tokenizer from its files"
     tokenizer = _load(AutoTokenizer, name)
     if not _lacks_space(tokenizer): return tokenizer
     tokenizer = _load(AutoTokenizer, name, add_prefix_space=True)
