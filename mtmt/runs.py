@@ -307,8 +307,9 @@ def predict(
     each = pool.ask(tokens, 'recognizer reads the test')
     lengths = [len(t) for t in tokens]
     one, weights = combined(each, how, languages and languages(tokens), lengths)
-    p = {'recognizer': one}
-    if len(groups) > 1: p |= {f'recognizer-{group}': x for group, x in zip(groups, each)}
+    members = {f'recognizer-{group}': x for group, x in zip(groups, each)} if len(groups) > 1 else {}
+    # a record's last system is the one that the run is scored by
+    p = {'recognizer': one} | members if students else members | {'recognizer': one}
     for number, student in enumerate(students, 1):
         name = f'round{number}' if number < len(students) else 'student'
         p[name] = student.probabilities(tokens, 'student reads the test')
