@@ -144,19 +144,18 @@ def test_the_search_of_the_site_finds(site):
         browser.close()
 
 @needs_browser
-@pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_pages_have_no_serious_fault_of_accessibility(site, scheme):
+@pytest.mark.parametrize('scheme, width', [('light', 1300), ('dark', 400), pytest.param('light', 400, marks=pytest.mark.slow),
+    pytest.param('dark', 1300, marks=pytest.mark.slow)])
+def test_pages_have_no_serious_fault_of_accessibility(site, scheme, width):
     from playwright.sync_api import sync_playwright
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        for width in (1300, 400):
-            page = browser.new_page(viewport=dict(width=width, height=900), color_scheme=scheme)
-            for name in ('index.html', '12_losses.html', '70_widgets.html', 'experiments/methods_table.html', 'howto/results.html',
-                'tutorials/choose_sources.html', 'reference/api.html'):
-                page.goto((site/name).as_uri())
-                page.wait_for_load_state('load')
-                assert not serious_faults(page), name
-            page.close()
+        page = browser.new_page(viewport=dict(width=width, height=900), color_scheme=scheme)
+        for name in ('index.html', '12_losses.html', '70_widgets.html', 'experiments/methods_table.html', 'howto/results.html',
+            'tutorials/choose_sources.html', 'reference/api.html'):
+            page.goto((site/name).as_uri())
+            page.wait_for_load_state('load')
+            assert not serious_faults(page), name
         browser.close()
 
 def until(true, timeout=90):
