@@ -483,7 +483,8 @@ def write_report(
     board, notes = _board(folder, baseline)
     board, shown = pd.DataFrame(board), shown_tests(rows)
     notes = ['Entity F1 in percent, conlleval mode. low and high: 95 % interval over seeds and sentences, '
-        'or over sentences alone where there is one seed.', *_star(shown), *still_learning(rows), *several_processors(rows), *notes]
+        'or over sentences alone where there is one seed.', *_star(shown),
+        *still_learning(rows), *several_processors(rows), *notes]
     signatures = list(dict.fromkeys(r['signature'] for r in rows))
     not_shown = [line for line in runs_not_shown(folder).split('\n') if line]
     pages = {shown[test]: page for test, page in _pages(rows).items()}
