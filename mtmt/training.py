@@ -9,7 +9,7 @@ __all__ = ['processes', 'on_first_process', 'WordData', 'Bar', 'encode_batches',
 
 # %% ../nbs/16_training.ipynb #8fbe0320
 import json, math, os, re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -377,7 +377,8 @@ class WordTrainer(Trainer):
         for bar in (PrinterCallback, ProgressCallback, NotebookProgressCallback): self.remove_callback(bar)
         self.add_callback(Progress(note))
         self.objective, self.score, self.head_lr_ratio = objective, score, head_lr_ratio
-        self.parts, self.model_accepts_loss_kwargs = defaultdict(list), False
+        self.part_sums, self.part_counts = defaultdict(float), Counter()
+        self.model_accepts_loss_kwargs = False
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "The loss of the whole batch"
@@ -388,7 +389,9 @@ class WordTrainer(Trainer):
         if count > 1: h, scores = (None if x is None else _gathered(x, counts, rank) for x in (h, scores))
         with torch.autocast(h.device.type, enabled=False): parts = self.objective(h, scores, inputs, step)
         _check_loss(parts, step, self.state.max_steps, self.args.learning_rate)
-        for name, value in parts.items(): self.parts[name].append(value.detach())
+        # sums: a list of all steps would grow with the text
+        for name, value in parts.items(): self.part_sums[name] += value.detach().double()
+        self.part_counts.update(parts.keys())
         return parts['loss']*count
 
     def _get_train_sampler(self, *args):
@@ -404,8 +407,9 @@ class WordTrainer(Trainer):
     def log(self, logs, *args, **kwargs):
         "Log the means of all parts of the loss"
         if 'loss' in logs:
-            logs |= {name: torch.stack(values).mean().item() for name, values in self.parts.items()}
-            self.parts.clear()
+            logs |= {name: (total/self.part_counts[name]).item() for name, total in self.part_sums.items()}
+            self.part_sums.clear()
+            self.part_counts.clear()
         super().log(logs, *args, **kwargs)
 
     def create_optimizer(self, model=None):
