@@ -438,7 +438,9 @@ def pooled(
     "Make one teacher's annotations from several"
     if len(annotations) == 1:
         one, alone = annotations[0], torch.ones(1, 1)
-        said = Annotations(one.probabilities.half(), votes=one.probabilities.argmax(-1), layers=one.layers)
+        # two bytes a word: a large text has tens of millions
+        votes = one.probabilities.argmax(-1).short()
+        said = Annotations(one.probabilities.half(), votes=votes, layers=one.layers)
         if one.vectors is None: return said
         # views: a large text stays where it lies, on disk
         return replace(said, vectors=one.vectors[:, None], weights=alone.expand(len(one.vectors), 1),

@@ -127,7 +127,7 @@ def student_objective(
         p, vectors = _ask(live, batch) if live else (batch['probabilities'].float(), batch.get('vectors'))
         q, kind = scores.softmax(-1), type_of.to(p.device)
         if how.hard_labels: p = one_hot(p.argmax(-1), p.shape[-1]).to(p)
-        votes = batch.get('votes')
+        votes = batch['votes'].long() if how.by_votes else None
         if how.hard_label_usage == 'replace': p = agreed_labels(p, votes)
         classes = lambda x: class_probabilities(x, schema, how.same_class)
         drawn = torch.empty(0, 2, dtype=torch.long, device=h.device)
