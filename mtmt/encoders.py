@@ -103,7 +103,7 @@ def load_tokenizer(
     files = sorted(folder.iterdir()) if folder.is_dir() else ()
     return _read_tokenizer(name, tuple((f, f.stat().st_size, f.stat().st_mtime_ns) for f in files))
 
-# a large vocabulary takes half a second, and a run asks for it ten times
+# a large vocabulary takes half a second, and a run of MTMT asks for it nine times
 @lru_cache(maxsize=2)
 def _read_tokenizer(name, files):
     "Read a tokenizer from its files"
