@@ -360,8 +360,24 @@ def round_to_half(
     for weight in model.parameters():
         if weight.requires_grad: weight.copy_(weight.half())
 
+# %% ../nbs/16_training.ipynb #11c0a702
+class _LightTrainer(Trainer):
+    "`Trainer` whose checkpoints hold the weights in training alone"
+    def _frozen(self):
+        return {name for name, weight in self.model.named_parameters() if not weight.requires_grad}
+
+    def _save(self, output_dir=None, state_dict=None):
+        weights, frozen = state_dict or self.model.state_dict(), self._frozen()
+        super()._save(output_dir, {name: weight for name, weight in weights.items() if name not in frozen})
+
+    def _issue_warnings_after_load(self, load_result):
+        wrong = set(load_result.missing_keys)-self._frozen() | set(load_result.unexpected_keys)
+        if wrong:
+            raise TrainingError(f'a checkpoint of another model: {len(wrong)} weights differ in name '
+                f'({min(wrong)}, ...); remove {self.args.output_dir}')
+
 # %% ../nbs/16_training.ipynb #c2711b8f
-class WordTrainer(Trainer):
+class WordTrainer(_LightTrainer):
     "`Trainer` whose loss is a function of words"
     def __init__(self,
         encoder:WordEncoder, # Changed in place
