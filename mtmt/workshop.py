@@ -152,7 +152,7 @@ def _labelled(corpora, materials, lang, split, limit):
     origin = corpora.source_of
     corpus, report = load_labelled(origin, lang, split, materials.schema, corpora.data_dir, corpora.problems,
     strict=True)
-    like = compared(origin, lang, split, corpus)
+    like = compared(origin, lang, split, corpus, report.to_o.total())
     materials.notes.append(_noted(f'{origin} {lang} {split}', report, corpus, like, limit))
     return take(corpus, limit)
 

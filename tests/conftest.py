@@ -1,5 +1,7 @@
 "Fixtures: a tiny encoder made on the spot, small corpora, and the real ones where a folder beside the project holds them."
 import os, subprocess
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,13 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_see
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault('TQDM_DISABLE', '1')
+
+def mtmt_here(*args):
+    "Carry out an `mtmt` command in this process, which has its imports done; what a process of its own would give"
+    from mtmt.cli import main
+    out, errors = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(errors): status = main([*map(str, args)])
+    return subprocess.CompletedProcess(args, status, out.getvalue(), errors.getvalue())
 
 def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='run the tests marked slow too')
 

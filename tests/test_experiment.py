@@ -6,7 +6,7 @@ import nbformat
 import psutil
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, mtmt_here
 
 NB = ROOT/'nbs'/'experiments'/'distill.ipynb'
 def papermill(out, *args, cwd=ROOT):
@@ -64,7 +64,7 @@ def test_a_batch_takes_up_where_it_stopped(tmp_path, tiny_encoder):
     assert [r['method'] for r in summary] == ['direct', 'tsl'] and {'benchmark', 'sources', 'target', 'method', 'encoder', 'seed',
         'precision', 'recall', 'f1', 'signature', 'seconds'} <= set(summary[0]) and all((tmp_path/'b'/r['notebook']).exists()
         for r in summary)
-    again = subprocess.run(args, capture_output=True, text=True)
+    again = mtmt_here(*args[1:])
     assert again.stdout.count('done before') == 2 and again.stdout.split('\n\n')[1:] == first.stdout.split('\n\n')[1:]
 
 def test_a_run_that_fails_does_not_stop_the_batch(small_files, tmp_path, tiny_encoder):
@@ -79,26 +79,24 @@ def test_a_run_that_fails_does_not_stop_the_batch(small_files, tmp_path, tiny_en
     assert (failed.parent/f'{about["run"]}.ipynb').exists()
     assert (about['status'], about['error'], about['recipe']['target']) == ('failed', 'DataError',
         'fr') and 'no file fr.train.conll' in about['message'] and about['seconds'] > 0
-    said = subprocess.run([*done.args[:1], 'table', str(tmp_path/'b')], capture_output=True, text=True).stdout
+    said = mtmt_here('table', tmp_path/'b').stdout
     assert f'failed: {about["run"]} (DataError: ' in said
     for f in list(small_files.glob('sw.*')): (small_files/f.name.replace('sw', 'fr')).write_text(f.read_text())
-    again = subprocess.run(done.args, capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
+    again = mtmt_here(*done.args[1:])
     assert again.returncode == 0 and again.stdout.count('done before') == 1 and not failed.exists() and 'failed' not in again.stdout
 
 def test_another_system_is_scored_beside_the_runs(small_files, tmp_path, tiny_encoder):
-    mtmt, options = str(Path(sys.executable).parent/'mtmt'), ['-p', 'benchmark', 'files', '-p', 'data_dir', str(small_files)]
+    options = ['--target', 'sw', '-p', 'benchmark', 'files', '-p', 'data_dir', small_files]
     rows = [s.split('\n') for s in (small_files/'sw.test.conll').read_text().split('\n\n') if s.strip()]
     (tmp_path/'said.conll').write_text('\n\n'.join('\n'.join(l.replace('B-LOC', 'B-GPE') for l in s if l) for s in rows)+'\n')
-    scored = subprocess.run([mtmt, 'score', str(tmp_path/'said.conll'), '--name', 'perfect', '--target', 'sw', '--out', str(tmp_path/'b'),
-        '--map', 'GPE=LOC', *options], capture_output=True, text=True)
+    scored = mtmt_here('score', tmp_path/'said.conll', '--name', 'perfect', '--out', tmp_path/'b', '--map', 'GPE=LOC', *options)
     assert scored.returncode == 0, scored.stderr
-    batch = subprocess.run([mtmt, 'batch', '--targets', 'sw', '--methods', 'direct', '--out', str(tmp_path/'b'), *options, '-p', 'encoder',
-        tiny_encoder], capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE='1'))
+    batch = mtmt_here('batch', '--targets', 'sw', '--methods', 'direct', '--out', tmp_path/'b', '-p', 'encoder', tiny_encoder,
+        *options[2:])
     assert batch.returncode == 0, batch.stderr[-2000:]
-    both = subprocess.run([mtmt, 'table', str(tmp_path/'b')], capture_output=True, text=True).stdout
+    both = mtmt_here('table', tmp_path/'b').stdout
     assert ' '.join(both.split('|')[1:4]).split() == ['target', 'direct', 'perfect'] and '| 100.0' in both and 'tgt:sw' in both
-    assert subprocess.run([mtmt, 'score', str(tmp_path/'said.conll'), '--name', 'tsl', '--target', 'sw', *options], capture_output=True,
-        text=True).returncode == 2
+    assert mtmt_here('score', tmp_path/'said.conll', '--name', 'tsl', *options).returncode == 2
 
 def test_ctrl_c_leaves_nothing_running(tmp_path):
     "Interrupted while a recognizer learns: no kernel goes on, and the message says how to"

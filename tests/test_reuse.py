@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mtmt
-from conftest import sentences, write
+from conftest import mtmt_here, sentences, write
 from mtmt import workshop
 from mtmt.data import tag_names
 from mtmt.recipes import CHOICES, Corpora, Recipe
@@ -150,33 +150,29 @@ def test_a_teacher_of_other_tags_is_another_teacher(small_files, tmp_path, tiny_
     alone = run(recipe(tmp_path/'own', tmp_path/'alone', tiny_encoder, 'direct', **more))
     assert not again['reused'] and again['f1'] == alone['f1'] and min(first['f1'], again['f1']) > .5
 
-def mtmt_command(*args):
-    return subprocess.run([sys.executable, '-m', 'mtmt.cli', *map(str, args)], capture_output=True, text=True,
-        env=dict(os.environ, HF_HUB_OFFLINE='1', TQDM_DISABLE='1'))
-
 def test_a_batch_notices_what_changed_and_adds_to_its_folder(small_files, tmp_path, tiny_encoder):
     "A changed test file is scored anew; a second batch keeps the first one's runs; its option becomes part of the name"
     batch = ['batch', '--targets', 'sw', '--methods', 'direct', '--out', tmp_path/'b', '-p', 'benchmark', 'files', '-p', 'data_dir',
         small_files, '-p', 'encoder', tiny_encoder, '-p', 'max_length', 32, '-p', 'learning_rate', '3e-3', '-p', 'epochs', 8]
-    first = mtmt_command(*batch)
+    first = mtmt_here(*batch)
     assert first.returncode == 0, first.stderr[-2000:]
-    again = mtmt_command(*batch)
+    again = mtmt_here(*batch)
     assert again.stdout.count('done before') == 1 and again.stdout.split('\n\n')[1:] == first.stdout.split('\n\n')[1:]
     test = small_files/'sw.test.conll'
     before = test.read_text()
     test.write_text(before.replace('B-LOC', 'B-PER'))
-    changed = mtmt_command(*batch)
+    changed = mtmt_here(*batch)
     assert 'done before' not in changed.stdout
     scores = {r['run']: r['f1'] for r in map(read_record, (f.parent for f in (tmp_path/'b').glob('*/run.json')))}
     assert len(scores) == 2 and len(set(scores.values())) == 2
     test.write_text(before)                         # and back: the first run is the current one again
-    back = mtmt_command(*batch)
+    back = mtmt_here(*batch)
     assert back.stdout.split('\n\n')[1:] == first.stdout.split('\n\n')[1:]
-    more = mtmt_command(*batch, '-p', 'epochs', 9)
+    more = mtmt_here(*batch, '-p', 'epochs', 9)
     assert more.returncode == 0, more.stderr[-2000:]
     summary = json.loads((tmp_path/'b'/'summary.json').read_text())
     assert sorted(r['system'] for r in summary) == ['direct (epochs=8)', 'direct (epochs=9)']
-    table = mtmt_command('table', tmp_path/'b')
+    table = mtmt_here('table', tmp_path/'b')
     assert table.returncode == 0 and 'direct (epochs=8)' in table.stdout and 'direct (epochs=9)' in table.stdout
     assert 'left out' in table.stdout and 'data.test' in table.stdout
 
