@@ -146,7 +146,7 @@ def still_learning(
 def several_processors(
     rows:Sequence[Mapping] # Records, or rows of a summary
 )->list[str]: # One line, or none
-    "Name the kinds of processor that runs come from, where there are several"
+    "Name the kinds of processor, and their precisions, that runs come from, where there are several"
     kinds = Counter(r['device'] for r in rows if r.get('device'))
     if len(kinds) < 2: return []
     named = '; '.join(f'{kind} ({counted(count, "run")})' for kind, count in kinds.most_common())

@@ -346,11 +346,11 @@ def processor(
     return f'{name}, {torch.backends.cpu.get_cpu_capability()}'
 
 def _cost(recipe, started):
-    "Time, memory and processor of a run"
+    "Time, memory, processor and precision of a run"
     gpu = torch.cuda.is_available() and recipe.device != 'cpu'
     return dict(seconds=round(time.time()-started, 1), cpu_seconds=round(time.process_time(), 1),
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024,
-        device=processor(gpu))
+        device=f'{processor(gpu)}, {settings(recipe).precision}')
 
 # %% ../nbs/60_runs.ipynb #5e99733f
 def _signed(recipe, made_from, report, shots):
