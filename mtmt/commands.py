@@ -20,7 +20,7 @@ from .projects import check_project, new_project
 from .recipes import QUICK, given_recipe, out_folder, read_values
 from .records import pack_runs
 from .report import comparison, finished, recompute_all, runs_not_shown, several_processors
-from .report import slices_by_test, still_learning, table, verify, write_report
+from .report import slices_by_test, still_learning, table, uneven_seeds, verify, write_report
 from .runs import run, score_system, system_text
 from .runtimes import export_onnx
 from .tagger import Tagger, answers, tag_file
@@ -165,7 +165,7 @@ def _print_scores(rows):
     first = rows[0]
     what = f'Entity F1 (conlleval mode), {first["benchmark"]}'
     if first['sources']: what += f', {"+".join(first["sources"])} to each target, encoder {first["encoder"]}'
-    notes = still_learning(rows)+several_processors(rows)
+    notes = still_learning(rows)+several_processors(rows)+uneven_seeds(rows)
     print('', what, table(rows), *notes, rows[-1]['signature'], sep='\n\n')
 
 # %% ../nbs/84_commands.ipynb #7c2e1d06

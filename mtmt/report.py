@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED_F1', 'failed_runs', 'runs_not_shown', 'with_status', 'finished', 'table', 'still_learning',
-           'several_processors', 'compared_methods', 'comparison', 'recompute_all', 'verify', 'slices_by_test',
-           'leaderboard', 'methods_together', 'write_report']
+           'several_processors', 'uneven_seeds', 'compared_methods', 'comparison', 'recompute_all', 'verify',
+           'slices_by_test', 'leaderboard', 'methods_together', 'write_report']
 
 # %% ../nbs/75_report.ipynb #afea05f2
 import html, json
@@ -152,6 +152,25 @@ def several_processors(
     named = '; '.join(f'{kind} ({counted(count, "run")})' for kind, count in kinds.most_common())
     return [f'{len(kinds)} kinds of processor: {named}. The same run differs between them; '
         'compare methods within one kind']
+
+# %% ../nbs/75_report.ipynb #un3v3n02
+def uneven_seeds(
+    rows:Sequence[Mapping] # Records, or rows of a summary
+)->list[str]: # A line for each test where a method lacks a seed that another one has
+    "Say where methods have different seeds, so that their means are not of the same runs"
+    seeds = defaultdict(lambda: defaultdict(set))
+    for r in rows:
+        test, system = cell_of(r)
+        # another system's predictions have no seed
+        if r['method'] in METHODS and 'seed' in r: seeds[test][system].add(r['seed'])
+    lines = []
+    for test, have in seeds.items():
+        lack = {system: set().union(*have.values())-mine for system, mine in have.items()}
+        named = [f'{system} {", ".join(map(str, sorted(lacks)))}' for system, lacks in lack.items() if lacks]
+        if named:
+            lines.append(f'{test}: these seeds are missing, so the means are not of the same runs: '
+                f'{"; ".join(named)}')
+    return lines
 
 # %% ../nbs/75_report.ipynb #4f01a817
 def _compared(folder, rows, pairs, baseline, may_differ):
@@ -484,7 +503,7 @@ def write_report(
     board, shown = pd.DataFrame(board), shown_tests(rows)
     notes = ['Entity F1 in percent, conlleval mode. low and high: 95 % interval over seeds and sentences, '
         'or over sentences alone where there is one seed.', *_star(shown),
-        *still_learning(rows), *several_processors(rows), *notes]
+        *still_learning(rows), *several_processors(rows), *uneven_seeds(rows), *notes]
     signatures = list(dict.fromkeys(r['signature'] for r in rows))
     not_shown = [line for line in runs_not_shown(folder).split('\n') if line]
     pages = {shown[test]: page for test, page in _pages(rows).items()}
