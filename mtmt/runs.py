@@ -345,12 +345,15 @@ def processor(
     name = named[0] if named else platform.processor() or platform.machine()
     return f'{name}, {torch.backends.cpu.get_cpu_capability()}'
 
-def _cost(recipe, started):
-    "Time, memory, processor and precision of a run"
-    gpu = torch.cuda.is_available() and recipe.device != 'cpu'
+def _cost(started):
+    "Time and memory of a run"
     return dict(seconds=round(time.time()-started, 1), cpu_seconds=round(time.process_time(), 1),
-        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024,
-        device=f'{processor(gpu)}, {settings(recipe).precision}')
+        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024)
+
+def _device(recipe):
+    "Processor and precision of a training"
+    gpu = torch.cuda.is_available() and recipe.device != 'cpu'
+    return f'{processor(gpu)}, {settings(recipe).precision}'
 
 # %% ../nbs/60_runs.ipynb #5e99733f
 def _signed(recipe, made_from, report, shots):
@@ -400,7 +403,7 @@ def record(
     files = {name: Path(getattr(recipe, name)).stem for name in ('translated', 'translations')}
     out['options'] |= {name: file for name, file in files.items() if file}
     if shots: out['options'] |= dict(shots=shots)
-    out |= dict(signature=_signed(recipe, made_from, report, shots)) | _cost(recipe, started)
+    out |= dict(signature=_signed(recipe, made_from, report, shots)) | _cost(started)
     out |= dict(status='done' if gold else 'unscored', versions=versions(), notes=[*notes, f'test: {report}'],
         recipe=asdict(recipe) | dict(out_dir='', data_dir=''), made_from=made_from, **more)
     return write_record(folder, out, test['tokens'], test['id'], gold, outcome.predictions,
@@ -434,7 +437,8 @@ def _carry_out(recipe, materials, made_from, folder, test, report, shop):
         [*materials.notes, *rising], materials.schema.tags, len(materials.corrected or ()),
         teachers=teachers.names, reused=shop.reused,
         teacher_weights=outcome.teacher_weights,
-        settings=asdict(settings(recipe)), processes=processes()[1], confidence=asdict(sure),
+        settings=asdict(settings(recipe)), device=_device(recipe), processes=processes()[1],
+        confidence=asdict(sure),
         same_class_auc=known, dev_f1=curves))
     score = f'F1 {out["f1"]:.3f} (strict {out["strict_f1"]:.3f})' if outcome.main else 'trained, not scored'
     shop.say(f'{Path(folder).name}: {score}')
