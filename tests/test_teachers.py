@@ -170,6 +170,19 @@ def test_weights_that_are_no_numbers_are_never_kept(tiny_encoder, tmp_path, scor
         learn(tiny_encoder, tmp_path/'c', objective, score=score)
     assert [f.name for f in (tmp_path/'c').iterdir()] == ['checkpoint-3']
 
+def test_a_checkpoint_of_another_model_is_refused(tiny_encoder, tmp_path):
+    "A weight in training that a checkpoint lacks, or one more, would go on from half a model"
+    def objective(h, scores, batch, step):
+        if step == 4: raise KeyboardInterrupt
+        return dict(loss=cross_entropy(h, scores, batch, step)['loss'])
+    with pytest.raises(KeyboardInterrupt): learn(tiny_encoder, tmp_path/'c', objective)
+    file = tmp_path/'c'/'checkpoint-3'/'model.safetensors'
+    weights = load_file(file)
+    first = min(weights)
+    save_file({f'{name}.other' if name == first else name: weight for name, weight in weights.items()}, file)
+    with pytest.raises(TrainingError, match=rf'a checkpoint of another model: 2 weights differ in name \({first}, ...\); remove .*c'):
+        learn(tiny_encoder, tmp_path/'c', cross_entropy)
+
 @pytest.mark.parametrize('make', [train_recognizer, train_evaluator])
 def test_a_learning_rate_beyond_reason_leaves_no_model(tiny_encoder, tmp_path, make):
     with pytest.raises(TrainingError, match='Lower learning_rate'):
