@@ -206,10 +206,14 @@ def sentence_blocks(
     raw:bytes # Content of a CoNLL file
 )->Iterator[list]: # For each sentence its lines: (line number, cells or Problem); a cell is (column, text)
     "Cut a CoNLL file into sentences"
-    block = []
+    block, known = [], {}
     for number, line in enumerate(_lines(raw), 1):
-        cells = _cells(line, number)
-        if _has_words(cells): block.append((number, cells))
+        # a word and its tag come again and again; a Problem names its line
+        if (said := known.get(line)) is None:
+            cells = _cells(line, number)
+            said = cells, _has_words(cells)
+            if not isinstance(cells, Problem): known[line] = said
+        if said[1]: block.append((number, said[0]))
         elif block:
             yield block
             block = []
@@ -312,8 +316,19 @@ def _mended_words(words, block, repair):
     words, more, stripped = _without_prefix(words, block[0][0], repair)
     return words, odd+more, cleaned+stripped
 
+def _sound_tags(block, width, types):
+    "The tags of a sentence that has nothing to mend, as nearly every one; otherwise None"
+    rows = [cells for _, cells in block]
+    if {type(cells) for cells in rows} != {list} or {len(cells) for cells in rows} != {width}: return None
+    tags = [cells[-1][1] for cells in rows]
+    # each tag once with each one before it
+    return None if any(_tag_problem(*both, types) for both in set(zip(tags, ['O', *tags]))) else tags
+
 def _labelled_sentence(block, width, types, repair):
     "Read one sentence with its tags"
+    if tags := _sound_tags(block, width, types):
+        words, odd, mended = _mended_words([cells[0][1] for _, cells in block], block, repair)
+        return _Sentence(words, tags, odd, mended)
     words, tags, problems, repaired, before = [], [], [], [], 'O'
     for number, cells in block:
         if isinstance(cells, Problem): problems.append(cells)

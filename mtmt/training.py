@@ -131,9 +131,9 @@ class Bar(tqdm):
 # %% ../nbs/16_training.ipynb #f079610d
 def _longest_first(lengths, batch_size, note):
     "Numbers of the windows of each batch, with a bar where it has a text"
-    order = lengths.argsort(descending=True, stable=True).tolist()
+    order = lengths.argsort(descending=True, stable=True)
     begins = range(0, len(order), batch_size)
-    for begin in Bar(begins, desc=note) if note else begins: yield order[begin:begin+batch_size]
+    for begin in Bar(begins, desc=note) if note else begins: yield order[begin:begin+batch_size].tolist()
 
 @torch.inference_mode()
 def encode_batches(
@@ -216,13 +216,13 @@ class SimilarLengths(Sampler):
     def __len__(self): return len(self.lengths)
 
     def __iter__(self):
-        # in one tensor: a list of the batches of a million windows takes much more memory
+        # in arrays: lists of a million numbers take much more memory
         drawn = torch.randperm(len(self))
         for pool in drawn.split(self.pool*self.batch_size):
             pool.copy_(pool[self.lengths[pool].argsort(stable=True)])
         whole = len(self)//self.batch_size
         # the loader cuts the order into batches, so a smaller one has to be the last
-        batches = *torch.randperm(whole).tolist(), whole
+        batches = torch.cat([torch.randperm(whole), torch.tensor([whole])]).numpy()
         return (i for batch in batches
             for i in drawn[batch*self.batch_size:(batch+1)*self.batch_size].tolist())
 
