@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from .corpus import CORPUS_LANGUAGES, CORPUS_SCHEMA, corpus_split, project_root
 from .data import (DataError, ReadReport, Schema, did_you_mean, read_conll, read_words, unlabelled,
     write_conll)
-from .text import text_words
+from .text import line_words
 
 # %% ../nbs/08_benchmarks.ipynb #dee012cb
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def load_unlabelled(
         corpus = unlabelled(corpus_split(lang, 'train'))
         return corpus, _corpus_report(lang, 'train', corpus)
     path = split_file(name, lang, 'train', data_dir, ('.conll', '.txt'))
-    return read_words(path, problems, lambda line: text_words(line, lang))
+    return read_words(path, problems, lambda lines: line_words(lines, lang))
 
 # %% ../nbs/08_benchmarks.ipynb #0ba9a06e
 def labelled_languages(

@@ -528,24 +528,26 @@ def _on_disk(rows):
 
 # %% ../nbs/00_data.ipynb #9f1a5cd6
 def at_blanks(
-    line:str # A line of text
-)->list[list[str]]: # One sentence, or none
-    "Take a line as a sentence whose words stand between blanks"
-    words = re.findall(r'[^ \t\r]+', line)
-    return [words] if words else []
+    lines:Sequence[str] # Lines of text
+)->list[list[list[str]]]: # For each line one sentence, or none
+    "Take each line as a sentence whose words stand between blanks"
+    words = (re.findall(r'[^ \t\r]+', line) for line in lines)
+    return [[each] if each else [] for each in words]
 
 # %% ../nbs/00_data.ipynb #9f1a5ce1
 def _text_blocks(raw, cut):
     "Turn each sentence of a text file into a block with one word a row, as a CoNLL file has it"
-    for number, line in enumerate(_lines(raw), 1):
-        text = _decoded(line, number)
-        if isinstance(text, Problem): yield [(number, text)]
-        else: yield from ([(number, [(1, word)]) for word in words] for words in cut(text))
+    numbered = enumerate(_lines(raw), 1)
+    while some := [(number, _decoded(line, number)) for number, line in islice(numbered, 100)]:
+        texts = ['' if isinstance(text, Problem) else text for _, text in some]
+        for (number, text), sentences in zip(some, cut(texts)):
+            if isinstance(text, Problem): yield [(number, text)]
+            for words in sentences: yield [(number, [(1, word)]) for word in words]
 
 def read_words(
     path, # A .conll file (the first column is read) or a .txt file (text in lines)
     problems:str='raise', # raise | repair (what has one remedy; the rest is skipped) | skip (the sentence)
-    cut:Callable=at_blanks # For a .txt file: a line -> words of each sentence
+    cut:Callable=at_blanks # For a .txt file: lines -> for each its sentences of words
 )->tuple[Dataset, ReadReport]: # Columns `id`, `tokens`
     "Read sentences without labels; other columns are never looked at"
     _check_problems(problems)

@@ -20,7 +20,7 @@ from .data import DataError, MtmtError, counted, read_bytes, read_conll, read_wo
 from .data import tag_names, tag_scheme, write_conll
 from .encoders import load_tokenizer
 from .entities import schema_of_tags, tag_numbers, text_spans
-from .text import text_words
+from .text import line_words
 from .windows import unknown_words, windows
 
 # %% ../nbs/81_health.ipynb #81a00006
@@ -58,7 +58,7 @@ def check_file(
     found = FileHealth(str(path), lang, split)
     raw = read_bytes(path)
     try:
-        if path.suffix == '.txt': corpus, report = read_words(path, cut=lambda line: text_words(line, lang))
+        if path.suffix == '.txt': corpus, report = read_words(path, cut=lambda lines: line_words(lines, lang))
         elif _has_tags(raw): corpus, report = read_conll(path)
         else: corpus, report = read_words(path)
     except DataError as e:

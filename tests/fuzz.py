@@ -13,7 +13,7 @@ from mtmt.data import MtmtError, Schema, read_conll, read_words, tag_names, writ
 from mtmt.external import parse_answer, read_system
 from mtmt.recipes import given_recipe
 from mtmt.records import read_record
-from mtmt.text import text_words
+from mtmt.text import line_words
 from mtmt.translation import read_translations
 
 SCHEMA = Schema(('PER', 'LOC', 'ORG'))
@@ -112,7 +112,7 @@ def check_words(path, raw, chance):
 def check_text(path, raw, chance):
     "A text in lines: every character that can be seen is in a word"
     path = path.rename(path.with_suffix('.txt'))
-    corpus, report = read_words(path, cut=text_words)
+    corpus, report = read_words(path, cut=line_words)
     whole = ''.join(''.join(words) for words in corpus['tokens'])
     seen = regex.compile(r'[\s\p{C}]')
     assert report.skipped or seen.sub('', raw.decode()) == seen.sub('', whole)
