@@ -438,8 +438,8 @@ def pooled(
     "Make one teacher's annotations from several"
     if len(annotations) == 1:
         one, alone = annotations[0], torch.ones(1, 1)
-        # two bytes a word: a large text has tens of millions
-        votes = one.probabilities.argmax(-1).short()
+        # two bytes a word, and not eight even for a moment: a large text has tens of millions
+        votes = torch.cat([p.argmax(-1).short() for p in one.probabilities.split(100_000)])
         said = Annotations(one.probabilities.half(), votes=votes, layers=one.layers)
         if one.vectors is None: return said
         # views: a large text stays where it lies, on disk
