@@ -10,8 +10,9 @@ from transformers import AutoTokenizer, BertConfig, BertModel, set_seed
 from mtmt.data import MtmtError
 from mtmt.encoders import load_encoder
 from mtmt.losses import calibrated, cosine, pair_cosine, similarity, similarity_loss
-from mtmt.pool import (Pooling, columns_of, combined, dawid_skene, mix, pair_weights, pooled_similarity, reliability_weights,
-    sentence_states, student_similarity)
+from mtmt.pool import (Pooling, columns_of, combined, dawid_skene, mix, pair_weights, pooled, pooled_similarity,
+    reliability_weights, sentence_states, student_similarity)
+from mtmt.teachers import Annotations
 from mtmt.windows import windows
 
 WEIGHTS = Pooling(teacher_weights='reliability')
@@ -192,3 +193,11 @@ def test_the_pooled_state_is_the_models_own(tiny_encoder, tmp_path):
     parts = windows([long], tokenizer, 8)
     each = [own(torch.from_numpy(part['input_ids']).long()[None]).last_hidden_state[0, 0] for part in parts]
     assert len(each) > 1 and torch.allclose(sentence_states(model, [long], tokenizer, 8)[0], sum(each)/len(each), atol=1e-6)
+
+def test_one_teacher_takes_two_bytes_a_word():
+    "A million sentences have ten million words: no number of eight bytes for each, not even for a moment"
+    p = torch.rand(400_000, 3).half()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        said = pooled([Annotations(p)])
+    assert max(event.self_cpu_memory_usage for event in profile.events()) <= 2*len(p)
+    assert torch.equal(said.votes.long(), p.argmax(-1))
