@@ -324,11 +324,8 @@ def _sound_tags(block, width, types):
     # each tag once with each one before it
     return None if any(_tag_problem(*both, types) for both in set(zip(tags, ['O', *tags]))) else tags
 
-def _labelled_sentence(block, width, types, repair):
-    "Read one sentence with its tags"
-    if tags := _sound_tags(block, width, types):
-        words, odd, mended = _mended_words([cells[0][1] for _, cells in block], block, repair)
-        return _Sentence(words, tags, odd, mended)
+def _tags_one_by_one(block, width, types, repair):
+    "Words, tags, problems and repairs of a sentence with something to mend"
     words, tags, problems, repaired, before = [], [], [], [], 'O'
     for number, cells in block:
         if isinstance(cells, Problem): problems.append(cells)
@@ -341,6 +338,13 @@ def _labelled_sentence(block, width, types, repair):
             tags.append(tag)
             repaired += kinds
             before = tag
+    return words, tags, problems, repaired
+
+def _labelled_sentence(block, width, types, repair):
+    "Read one sentence with its tags"
+    problems, repaired = [], []
+    if tags := _sound_tags(block, width, types): words = [cells[0][1] for _, cells in block]
+    else: words, tags, problems, repaired = _tags_one_by_one(block, width, types, repair)
     words, odd, mended = _mended_words(words, block, repair)
     return _Sentence(words, tags, problems+odd, repaired+mended)
 
