@@ -496,18 +496,19 @@ def annotate(
     tokens:Sequence[Sequence[str]], # Words of each sentence of the target
     recognizer:Recognizer, # First teacher
     evaluator:Evaluator|Recognizer|None, # Second teacher, if any; a recognizer answers by its tags
-    path # File to keep the annotations in; used again if it is there
+    path, # File to keep the annotations in; used again if it is there
+    bf16:bool=False # Compute in bfloat16
 )->Annotations:
     "Ask the teachers about a text, once, and keep the answer on disk"
     path, count = Path(path), sum(map(len, tokens))
-    on_first_process(lambda: path.exists() or _write(tokens, recognizer, evaluator, path))
+    on_first_process(lambda: path.exists() or _write(tokens, recognizer, evaluator, path, bf16))
     found = read_annotations(path)
     if any(len(rows) != count for rows in found.values()):
         raise MtmtError(f'{path}: {len(found["probabilities"])} words, the text has {count}; '
             'delete the file to make it again')
     return Annotations(found['probabilities'], found.get('vectors'), layers=found.get('layers'))
 
-def _write(tokens, recognizer, evaluator, path):
+def _write(tokens, recognizer, evaluator, path, bf16):
     "Ask, and write the answer into its file row by row"
     count = sum(map(len, tokens))
     shapes = dict(probabilities=(count, len(recognizer.tags)))
@@ -518,9 +519,11 @@ def _write(tokens, recognizer, evaluator, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         out = _new_file(aside, **shapes)
-        recognizer.probabilities(tokens, 'recognizer reads the target', out['probabilities'])
-        if heads: recognizer.layer_probabilities(tokens, out['layers'], 'its layers read the target')
-        if evaluator: answer(tokens, 'the second teacher reads the target', out['vectors'])
+        device = next(recognizer.encoder.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, bf16):
+            recognizer.probabilities(tokens, 'recognizer reads the target', out['probabilities'])
+            if heads: recognizer.layer_probabilities(tokens, out['layers'], 'its layers read the target')
+            if evaluator: answer(tokens, 'the second teacher reads the target', out['vectors'])
         with aside.open('rb') as file: os.fsync(file.fileno())
         write_atomically(_hash_beside(path), file_hash(aside)+'\n')
         os.replace(aside, path)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, distributed, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
@@ -362,7 +363,7 @@ def round_to_half(
 
 # %% ../nbs/16_training.ipynb #11c0a702
 class _LightTrainer(Trainer):
-    "`Trainer` whose checkpoints hold the weights in training alone"
+    "`Trainer` that writes the weights in training alone, and leaves short gradients as they are"
     def _frozen(self):
         return {name for name, weight in self.model.named_parameters() if not weight.requires_grad}
 
@@ -375,6 +376,15 @@ class _LightTrainer(Trainer):
         if wrong:
             raise TrainingError(f'a checkpoint of another model: {len(wrong)} weights differ in name '
                 f'({min(wrong)}, ...); remove {self.args.output_dir}')
+
+    def _clip_grad_norm(self, model):
+        "Clip long gradients; torch also reads and writes short ones, to multiply them by one"
+        trained = (weight for group in self.optimizer.param_groups for weight in group['params'])
+        weights = [weight for weight in trained if weight.grad is not None]
+        norm, most = get_total_norm([weight.grad for weight in weights]), self.args.max_grad_norm
+        # where torch's factor is below one, or no number
+        if not norm+1e-6 <= most: clip_grads_with_norm_(weights, most, norm)
+        return norm
 
 # %% ../nbs/16_training.ipynb #c2711b8f
 class WordTrainer(_LightTrainer):

@@ -465,7 +465,7 @@ def annotations(
     for group, langs in source_groups(recipe).items():
         names = [teachers.names[roles[task, group]] for task in MODEL_OF_TASK
         if roles[task, group] in teachers.names]
-        said = _annotate(materials, teachers, group, names, recipe.target, shop)
+        said = _annotate(recipe, materials, teachers, group, names, shop)
         said = _on_its_scale(said, teachers.evaluators.get(group), recipe, materials.schema)
         if recipe.calibrate_similarity:
             dev = concatenate_datasets(list(materials.dev(langs).values()))
@@ -478,14 +478,17 @@ def annotations(
     if recipe.translations: out.append(_by_translation(recipe, materials, teachers, shop.say))
     return out+[_other(recipe, materials, path, shop.say) for path in recipe.others]
 
-def _annotate(materials, teachers, group, names, target, shop):
+def _annotate(recipe, materials, teachers, group, names, shop):
     "Predictions of one group's teachers, from their file or made now"
-    made_from = dict(text=content_hash(materials.target), teachers=names, kit=kit('teachers'))
+    precision, target = settings(recipe).precision, recipe.target
+    made_from = dict(text=content_hash(materials.target), teachers=names, precision=precision,
+        kit=kit('teachers'))
     path = shop.folder/'annotations'/f'{target}-{fingerprint(**made_from)}.safetensors'
     text = materials.target['tokens']
     how = 'annotations used again:' if path.exists() else 'the teachers read'
     shop.say(f'{target}: {how} {len(text):,} sentences')
-    ask = lambda: annotate(text, teachers.recognizers[group], teachers.evaluators.get(group), path)
+    both = teachers.recognizers[group], teachers.evaluators.get(group)
+    ask = lambda: annotate(text, *both, path, precision == 'bf16')
     try: return ask()
     except DamagedError as e:
         shop.say(f'{path.name}: damaged, and made again ({e})')

@@ -15,7 +15,7 @@ from mtmt.encoders import WordEncoder, encoder_fingerprint, file_hash, load_tagg
 from mtmt.eval import scores
 from mtmt.teachers import MODEL_OF_TASK, DamagedError, Recognizer, annotate, dev_scores, flat, load_evaluator, load_recognizer
 from mtmt.teachers import pair_f1, read_about, train_evaluator, train_recognizer
-from mtmt.training import TrainingError, TrainSettings, WordData, computing, train
+from mtmt.training import TrainingError, TrainSettings, WordData, WordTrainer, computing, train
 
 SCHEMA = Schema(('LOC', 'PER'))
 QUICK = TrainSettings(epochs=2, batch_size=8, learning_rate=3e-3, max_length=32, precision='fp32', device='cpu')
@@ -139,6 +139,14 @@ def test_damaged_annotations_are_named(saved, tmp_path):
     again = annotate(words, *teachers, path)
     assert torch.equal(again.probabilities, whole['probabilities']) and torch.equal(again.vectors, whole['vectors'])
 
+def test_annotations_in_half_the_precision_are_nearly_the_same(saved, tmp_path):
+    words = corpus('en', 40)['tokens']
+    teachers = load_recognizer(saved/'recognizer'), load_evaluator(saved/'evaluator')
+    whole, half = (annotate(words, *teachers, tmp_path/f'{bf16}.safetensors', bf16) for bf16 in (False, True))
+    for name in ('probabilities', 'vectors'):
+        one, other = getattr(whole, name).float(), getattr(half, name).float()
+        assert not torch.equal(one, other) and (one-other).abs().max() < .02*one.abs().max()
+
 # ---- losses
 
 def learn(encoder, folder, objective, settings=QUICK, score=None):
@@ -182,6 +190,25 @@ def test_a_checkpoint_of_another_model_is_refused(tiny_encoder, tmp_path):
     save_file({f'{name}.other' if name == first else name: weight for name, weight in weights.items()}, file)
     with pytest.raises(TrainingError, match=rf'a checkpoint of another model: 2 weights differ in name \({first}, ...\); remove .*c'):
         learn(tiny_encoder, tmp_path/'c', cross_entropy)
+
+@pytest.mark.parametrize('most', [1e-4, .1, .5, 1e4])
+def test_gradients_are_clipped_as_torch_clips_them(tiny_encoder, tmp_path, most):
+    seen = []
+    class Seen(WordTrainer):
+        def _clip_grad_norm(self, model):
+            weights = {name: weight for name, weight in model.named_parameters() if weight.grad is not None}
+            other = [torch.nn.Parameter(weight) for weight in weights.values()]
+            for copied, weight in zip(other, weights.values()): copied.grad = weight.grad.clone()
+            norms = torch.nn.utils.clip_grad_norm_(other, most), super()._clip_grad_norm(model)
+            # a norm summed in another order has other last digits
+            for copied, weight in zip(other, weights.values()): torch.testing.assert_close(weight.grad, copied.grad)
+            seen.append([norm.item() for norm in norms])
+            return norms[1]
+    text, reader = corpus('en', 24), WordEncoder(load_tagger(tiny_encoder, SCHEMA))
+    words = WordData(text['tokens'], load_tokenizer(tiny_encoder), 32, labels=flat(text['ner_tags']))
+    settings = replace(QUICK, max_grad_norm=most)
+    Seen(reader, words, cross_entropy, settings.arguments(tmp_path/'c', False, len(words))).train()
+    assert len(seen) == 6 and all(one == pytest.approx(other) for one, other in seen)
 
 @pytest.mark.parametrize('make', [train_recognizer, train_evaluator])
 def test_a_learning_rate_beyond_reason_leaves_no_model(tiny_encoder, tmp_path, make):
