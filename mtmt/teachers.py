@@ -6,19 +6,20 @@
 __all__ = ['MODEL_OF_TASK', 'Recognizer', 'Evaluator', 'save_folder', 'DamagedError', 'read_about', 'load_recognizer',
            'load_evaluator', 'flat', 'supervised', 'dev_scores', 'train_recognizer', 'with_layer_heads', 'word_classes',
            'class_probabilities', 'pair_generator', 'pair_f1', 'train_evaluator', 'calibration', 'Annotations',
-           'read_annotations', 'annotate']
+           'write_annotations', 'read_annotations', 'annotate']
 
 # %% ../nbs/20_teachers.ipynb #83c11d8f
 import json, os, shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, set_seed
@@ -474,13 +475,24 @@ def _new_file(path, **shapes):
     return {name: torch.from_numpy(np.memmap(path, np.float16, 'r+', place(name), shape))
         for name, shape in shapes.items()}
 
-# %% ../nbs/20_teachers.ipynb #5ea1ed12
+# %% ../nbs/20_teachers.ipynb #5ea1ed13
 def _hash_beside(path):
     "The file with the hash of an annotation file"
     return path.with_suffix('.sha256')
 
+def write_annotations(
+    path, # Where the file goes
+    **rows:Tensor # A row for each word
+):
+    "Write an annotation file of small tensors"
+    content = save(rows)
+    write_atomically(_hash_beside(Path(path)), sha256(content).hexdigest()+'\n')
+    write_atomically(path, content)
+
+
+# %% ../nbs/20_teachers.ipynb #5ea1ed12
 def read_annotations(
-    path # File that `annotate` made
+    path # File that `annotate` or `write_annotations` made
 )->dict[str, Tensor]: # probabilities (N, C) and perhaps vectors (N, d)
     "Read the tensors of an annotation file that is as it was written"
     path = Path(path)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LIBRARIES', 'fingerprint', 'kit', 'Materials', 'take', 'load_materials', 'load_test', 'with_selection',
            'with_sources', 'reader', 'source_weights', 'settings', 'teacher_settings', 'teacher_made_from',
-           'student_settings', 'Workshop', 'Teachers', 'source_groups', 'role_names', 'train_teachers', 'annotations',
-           'other_file', 'said_by_translation', 'known_beyond']
+           'student_settings', 'Workshop', 'Teachers', 'KeptRecognizer', 'source_groups', 'role_names',
+           'train_teachers', 'annotations', 'other_file', 'said_by_translation', 'known_beyond']
 
 # %% ../nbs/58_workshop.ipynb #08ea3059
 import ast, hashlib, importlib, inspect, json, platform, re, shutil
@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset, concatenate_datasets
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 import mtmt
 from .benchmarks import compared, has_split, labelled_languages, load_labelled, load_unlabelled
@@ -37,7 +38,8 @@ from .same_class import knowledge
 from .selection import against_languages
 from .teachers import MODEL_OF_TASK, Annotations, DamagedError, Evaluator, Recognizer, annotate
 from .teachers import calibration, class_probabilities, flat, load_evaluator, load_recognizer
-from .teachers import train_evaluator, train_recognizer, with_layer_heads, word_classes
+from .teachers import read_annotations, train_evaluator, train_recognizer, with_layer_heads
+from .teachers import word_classes, write_annotations
 from .training import TrainSettings, has_bf16, on_first_process
 from .translation import Aligner, glue_marks, read_translations, translate_test
 
@@ -387,6 +389,31 @@ class Teachers:
     evaluators:dict[str, Evaluator|Recognizer] # The second teachers; empty where no task needs them
     names:dict[str, str] # Name of the folder by role: `recognizer`, or with several groups `recognizer-en`
 
+# %% ../nbs/58_workshop.ipynb #58d00002
+@dataclass
+class KeptRecognizer(Recognizer):
+    "A recognizer of a folder of runs, which reads a text once and keeps its probabilities"
+    shop:Workshop|None=None # The folder
+    name:str='' # Name of the recognizer
+
+    def probabilities(self,
+        tokens:Sequence[Sequence[str]], # Words of each sentence
+        note:str='reading', # Text at the progress bar; empty for no bar
+        out:Tensor|None=None # Filled with them, where given; nothing else is kept then
+    )->Tensor: # (N, C)
+        "Compute the tag probabilities of every word, or take those that were kept"
+        if out is not None: return super().probabilities(tokens, note, out)
+        # sums of another number of threads have other last digits
+        made_from = dict(tokens=list(tokens), threads=torch.get_num_threads(), kit=kit('teachers'))
+        path = self.shop.folder/'annotations'/f'{self.name}-{fingerprint(**made_from)}.safetensors'
+        try:
+            if path.exists(): return read_annotations(path)['probabilities']
+        except DamagedError as e: self.shop.say(f'{path.name}: damaged, and made again ({e})')
+        p = super().probabilities(tokens, note)
+        write_annotations(path, probabilities=p)
+        return p
+
+
 # %% ../nbs/58_workshop.ipynb #dd7324cb
 def source_groups(
     recipe:Recipe # The recipe
@@ -431,6 +458,11 @@ def _train(recipe, materials, task, langs, folder, say):
     if recipe.adversary: more |= dict(lesson=against_languages(materials.target['tokens'], recipe.adversary))
     return train_recognizer(text, folder, **more)
 
+def _keeping(shop, name, model):
+    "A recognizer that keeps what it says; an evaluator as it is"
+    if not isinstance(model, Recognizer): return model
+    return KeptRecognizer(model.encoder, model.tokenizer, model.max_length, shop, name)
+
 def train_teachers(
     recipe:Recipe, # The recipe
     materials:Materials, # What was read
@@ -449,7 +481,7 @@ def train_teachers(
             try: found[task, group] = shop.obtain(MODEL_OF_TASK[learns], made_from, make, load, timeout)
             except Timeout: shop.say(f'the {MODEL_OF_TASK[task]} of {group} is in training elsewhere')
     roles = role_names(recipe)
-    models = lambda task: {group: found[task, group][1] for of, group in wanted if of == task}
+    models = lambda task: {group: _keeping(shop, *found[task, group]) for of, group in wanted if of == task}
     return Teachers(models('recognition'), models('similarity'), {roles[w]: found[w][0] for w in wanted})
 
 # %% ../nbs/58_workshop.ipynb #19edd6c4

@@ -259,3 +259,18 @@ def test_rows_of_gold_follow_the_chosen_sentences(small_files, tmp_path, tiny_en
     lesson = choose(Refinement(keep_share=.5), materials, teachers, beliefs, {'en': ('en',)}, 0, lambda line: None)
     assert len(lesson.target) == 20 and len(lesson.gold) == sum(map(len, lesson.target['tokens'])) < words
     assert torch.equal(lesson.annotations.probabilities.argmax(-1), lesson.gold)
+
+def test_a_recognizer_reads_a_text_once_for_all_its_students(small_files, tiny_encoder, tmp_path):
+    "What it says is kept bit by bit; what was damaged is read again, and somebody is told"
+    here, other, lines = tmp_path/'here', tmp_path/'other', []
+    run(recipe(small_files, here, tiny_encoder, 'direct'))
+    kept = {path: path.stat().st_mtime_ns for path in here.glob('annotations/recognizer-*.safetensors')}
+    assert len(kept) == 2                                                # the test, and the dev set for its confidence
+    again = run(recipe(small_files, here, tiny_encoder, 'tsl'), lines.append)
+    assert {path: path.stat().st_mtime_ns for path in here.glob('annotations/recognizer-*.safetensors')} == kept
+    alone = run(recipe(small_files, other, tiny_encoder, 'tsl'))
+    one, two = ((folder/alone['run']/'probabilities.safetensors').read_bytes() for folder in (here, other))
+    assert again['run'] == alone['run'] and one == two
+    for path in kept: path.write_bytes(path.read_bytes()[:-1]+b'?')
+    last = run(recipe(small_files, here, tiny_encoder, 'tsl', student_epochs=1), lines.append)
+    assert sum('damaged, and made again' in line for line in lines) == 1 and last['teacher_f1'] == again['teacher_f1']

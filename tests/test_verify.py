@@ -36,7 +36,7 @@ def test_every_file_is_named(finished, tmp_path, spoil, capsys):
     assert kinds <= {path.name for path in files} and any(path.suffix == '.sha256' for path in files)
     for file in files:
         here = shutil.copytree(finished, tmp_path/'copy')
-        assert verify(here) == 0 and capsys.readouterr().out.endswith('1 run, 2 teachers, 1 annotation file; nothing wrong\n')
+        assert verify(here) == 0 and capsys.readouterr().out.endswith('1 run, 2 teachers, 3 annotation files; nothing wrong\n')
         spoil(here/file)
         gone = not (here/file).exists()
         # without its record a folder is no finished run, and a model's list of parts only tells its name again
