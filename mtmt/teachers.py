@@ -489,7 +489,6 @@ def write_annotations(
     write_atomically(_hash_beside(Path(path)), sha256(content).hexdigest()+'\n')
     write_atomically(path, content)
 
-
 # %% ../nbs/20_teachers.ipynb #5ea1ed12
 def read_annotations(
     path # File that `annotate` or `write_annotations` made

@@ -142,7 +142,7 @@ def encode_batches(
     tokens:Sequence[Sequence[str]], # Words of each sentence
     tokenizer:PreTrainedTokenizerBase, # Its tokenizer
     max_length:int=128, # Pieces in a window
-    batch_size:int=32, # Windows in a batch; of more, a core's cache holds less
+    batch_size:int=32, # Windows in a batch
     note:str='reading' # Text at the progress bar; empty for no bar
 )->Iterator[tuple]: # Words (n,), their vectors (n, d) and tag scores (n, C) or None, in fp32 on the CPU
     "Read a corpus, the longest windows first"

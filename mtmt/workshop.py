@@ -413,7 +413,6 @@ class KeptRecognizer(Recognizer):
         write_annotations(path, probabilities=p)
         return p
 
-
 # %% ../nbs/58_workshop.ipynb #dd7324cb
 def source_groups(
     recipe:Recipe # The recipe
