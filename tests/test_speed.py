@@ -1,4 +1,5 @@
 "What costs time, as numbers that do not depend on the machine: padding, shapes, and how often an encoder reads a word."
+import json, subprocess, sys
 from collections import Counter
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch.nn.modules.module import register_module_forward_hook
 
-from conftest import sentences
+from conftest import ROOT, sentences
 from mtmt.benchmarks import load_labelled
 from mtmt.corpus import CORPUS_SCHEMA
 from mtmt.data import Schema, dataset, unlabelled
@@ -104,3 +105,15 @@ def test_pairs_from_anywhere_start_from_kept_states_too(tmp_path, tiny_encoder, 
     kept = learn('kept')
     monkeypatch.setattr('mtmt.training._MOST_KEPT', 1000)
     for name, weight in learn('not-kept').items(): torch.testing.assert_close(weight, kept[name], rtol=0, atol=2e-3)
+
+@pytest.mark.slow
+def test_the_benchmark_writes_what_it_measured(tmp_path):
+    "As small as it can be: its ratios mean nothing, but each is there with its number of rounds"
+    small = dict(sentences=8, epochs=1, pairs=2, tagged=4, seeds=1, learned=8, repetitions=1, long_repetitions=1, large=10_000)
+    given = [word for name, value in small.items() for word in ('-p', name, str(value))]
+    subprocess.run([sys.executable, '-m', 'papermill', '--no-progress-bar', ROOT/'nbs'/'benchmarks'/'speed.ipynb', tmp_path/'out.ipynb',
+        '-p', 'out_dir', tmp_path, *given], check=True, cwd=ROOT)
+    found = json.loads((tmp_path/'summary.json').read_text())
+    asked = {'p1_fp32', 'p2', 'p3_teacher_share', 'p4', 'step_over_peak', 'real_token_share', 'memory_ratio_10k_over_10k'}
+    assert asked <= found.keys() and all(found['repetitions'][key] == 1 for key in asked)
+    assert found['memory_ratio_10k_over_10k'] == 1 and set(found['f1']) == {'teacher', "TSL's shape", 'mtmt'}
