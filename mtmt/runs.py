@@ -345,9 +345,14 @@ def processor(
     name = named[0] if named else platform.processor() or platform.machine()
     return f'{name}, {torch.backends.cpu.get_cpu_capability()}'
 
+def _clocks():
+    "The time, and how long this process has computed, in seconds"
+    return time.time(), time.process_time()
+
 def _cost(started):
     "Time and memory of a run"
-    return dict(seconds=round(time.time()-started, 1), cpu_seconds=round(time.process_time(), 1),
+    seconds, cpu_seconds = (round(now-then, 1) for now, then in zip(_clocks(), started))
+    return dict(seconds=seconds, cpu_seconds=cpu_seconds,
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024)
 
 def _device(recipe):
@@ -388,7 +393,8 @@ def record(
     test:Dataset, # Labelled test set
     report, # What reading it did
     outcome:Outcome, # Predictions
-    started:float, # When the run began, in seconds since 1970
+    started:tuple[float, float],
+        # When the run began: `time.time()` and `time.process_time()`, in seconds
     notes:Sequence[str]=(), # What was read and left out
     tags:Sequence[str]=(), # Tag of each column of the probabilities
     shots:int=0, # Labelled sentences of the target that training read
@@ -412,7 +418,7 @@ def record(
 # %% ../nbs/60_runs.ipynb #a753a353
 def _carry_out(recipe, materials, made_from, folder, test, report, shop):
     "The stages of a run"
-    started = time.time()
+    started = _clocks()
     teachers = train_teachers(recipe, materials, shop)
     languages = source_weights(recipe, materials, shop.say)
     known = known_beyond(recipe, materials, teachers, shop.say)
@@ -613,7 +619,7 @@ def score_system(
 )->dict: # The contents of run.json
     "Score another system like a run"
     if name in METHODS: raise RecipeError(f'name: {name!r} is a method of this kit; choose another')
-    started = time.time()
+    started = _clocks()
     recipe, schema, test, report = _its_test(given)
     said = read_system(path, test['tokens'], schema, mapping)
     say(f'{Path(path).name}: {said}')

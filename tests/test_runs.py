@@ -1,5 +1,5 @@
 "Every method from end to end on a tiny encoder; the target's labels never matter; bad input gets one clear line and leaves nothing behind."
-import json, random, subprocess, sys
+import json, random, subprocess, sys, time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -108,8 +108,10 @@ def test_a_run_is_done_once_and_shares_its_teachers(small_files, tmp_path, tiny_
     first = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'))
     again = run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'), said.append)
     assert again == first and said[-1].endswith('done before')
+    begun = time.process_time()
     tsl = run(recipe(small_files, tmp_path, tiny_encoder, 'tsl'))
     assert tsl['reused'] == [first['teachers']['recognizer']]
+    assert tsl['cpu_seconds'] < time.process_time()-begun+.1        # its own, not those of the runs before it
     (small_files/'sw.test.conll').write_text((small_files/'sw.test.conll').read_text().replace('Kano', 'Oslo'))
     assert run(recipe(small_files, tmp_path, tiny_encoder, 'mtmt'))['run'] != first['run']      # other data, other run
 
