@@ -29,7 +29,7 @@ from .widgets import write_page
 
 # %% ../nbs/84_commands.ipynb #29923873
 DEMO = dict(targets=['es', 'sw'], methods=['direct', 'tsl', 'mtmt'], seeds=[0], out_dir='runs/demo',
-    limit=600, ner_loss='kl')
+    limit=700, ner_loss='kl')
 
 # %% ../nbs/84_commands.ipynb #2c6a5818
 def _values(args):
