@@ -8,7 +8,7 @@ __all__ = ['processes', 'on_first_process', 'WordData', 'Bar', 'encode_batches',
            'last_checkpoint', 'in_one_line', 'train', 'dev_curve', 'still_rising']
 
 # %% ../nbs/16_training.ipynb #8fbe0320
-import json, math, os, re
+import json, math, os, re, time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -477,11 +477,20 @@ def _check_weights(encoder, step, learning_rate):
         raise TrainingError(f'after step {step}: {len(bad)} weights are not finite numbers: {bad[0]}, ... '
             f'Lower learning_rate (now {learning_rate:g}), or compute in single precision: precision="fp32"')
 
+_WORTH_WRITING = 60.        # seconds of work that a checkpoint keeps
+
 class _EpochEnd(TrainerCallback):
     "Before each score and checkpoint: weights as they will be stored, and none that is no number"
+    def on_train_begin(self, args, state, control, **kwargs): self.kept = time.monotonic()
+
     def on_epoch_end(self, args, state, control, model=None, **kwargs):
         round_to_half(model)
         _check_weights(model, state.global_step, args.learning_rate)
+        # with a score, the best epoch is read from its checkpoint; clocks of several processes may differ
+        if args.load_best_model_at_end or args.world_size > 1: return
+        over = state.global_step >= state.max_steps
+        if over or time.monotonic()-self.kept < _WORTH_WRITING: control.should_save = False
+        else: self.kept = time.monotonic()
 
 # %% ../nbs/16_training.ipynb #0fb6a6fe
 def _is_whole(checkpoint):

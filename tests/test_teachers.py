@@ -169,8 +169,9 @@ def test_a_loss_that_is_no_number_stops_training(tiny_encoder, tmp_path, value):
         r'Lower learning_rate \(now 0\.003\).*precision="fp32"'): learn(tiny_encoder, tmp_path/'c', objective)
 
 @pytest.mark.parametrize('score', [None, lambda: dict(f1=.5)], ids=['last', 'best'])
-def test_weights_that_are_no_numbers_are_never_kept(tiny_encoder, tmp_path, score):
+def test_weights_that_are_no_numbers_are_never_kept(tiny_encoder, tmp_path, score, monkeypatch):
     "The last loss is a number, its gradient is not; the best epoch would be the first one"
+    monkeypatch.setattr('mtmt.training._WORTH_WRITING', 0)
     def objective(h, scores, batch, step):
         loss = cross_entropy(h, scores, batch, step)['loss']
         return dict(loss=loss+(scores*0).sum().abs().sqrt() if step == 5 else loss)
@@ -178,8 +179,21 @@ def test_weights_that_are_no_numbers_are_never_kept(tiny_encoder, tmp_path, scor
         learn(tiny_encoder, tmp_path/'c', objective, score=score)
     assert [f.name for f in (tmp_path/'c').iterdir()] == ['checkpoint-3']
 
-def test_a_checkpoint_of_another_model_is_refused(tiny_encoder, tmp_path):
+@pytest.mark.parametrize('seconds, steps', [(60, []), (0, [3, 6])])
+def test_an_epoch_of_seconds_leaves_no_checkpoint(tiny_encoder, tmp_path, monkeypatch, seconds, steps):
+    "And the last one none in any case: the model itself is written next"
+    monkeypatch.setattr('mtmt.training._WORTH_WRITING', seconds)
+    three, written, real = replace(QUICK, epochs=3), [], WordTrainer._save_checkpoint
+    monkeypatch.setattr(WordTrainer, '_save_checkpoint', lambda self, *a: (written.append(self.state.global_step), real(self, *a)))
+    learn(tiny_encoder, tmp_path/'c', cross_entropy, three)
+    assert written == steps
+    written.clear()
+    learn(tiny_encoder, tmp_path/'d', cross_entropy, three, lambda: dict(f1=.5))
+    assert written == [3, 6, 9]
+
+def test_a_checkpoint_of_another_model_is_refused(tiny_encoder, tmp_path, monkeypatch):
     "A weight in training that a checkpoint lacks, or one more, would go on from half a model"
+    monkeypatch.setattr('mtmt.training._WORTH_WRITING', 0)
     def objective(h, scores, batch, step):
         if step == 4: raise KeyboardInterrupt
         return dict(loss=cross_entropy(h, scores, batch, step)['loss'])
