@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['run_made_from', 'run_name', 'planned_runs', 'Lesson', 'choose', 'with_corrections', 'with_second_answers',
            'with_second_opinion', 'next_lesson', 'finetuned', 'distil_rounds', 'Outcome', 'predict', 'versions',
-           'processor', 'record', 'run', 'Reopened', 'reopen', 'system_text', 'score_system']
+           'processor', 'clocks', 'record', 'run', 'Reopened', 'reopen', 'system_text', 'score_system']
 
 # %% ../nbs/60_runs.ipynb #274745a3
 import hashlib, json, logging, platform, resource, shutil, subprocess, time
@@ -345,13 +345,14 @@ def processor(
     name = named[0] if named else platform.processor() or platform.machine()
     return f'{name}, {torch.backends.cpu.get_cpu_capability()}'
 
-def _clocks():
-    "The time, and how long this process has computed, in seconds"
+# %% ../nbs/60_runs.ipynb #c10c0002
+def clocks()->tuple[float, float]: # In seconds: since 1970, and of this process on the CPU
+    "Read the clocks"
     return time.time(), time.process_time()
 
 def _cost(started):
     "Time and memory of a run"
-    seconds, cpu_seconds = (round(now-then, 1) for now, then in zip(_clocks(), started))
+    seconds, cpu_seconds = (round(now-then, 1) for now, then in zip(clocks(), started))
     return dict(seconds=seconds, cpu_seconds=cpu_seconds,
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024)
 
@@ -393,8 +394,7 @@ def record(
     test:Dataset, # Labelled test set
     report, # What reading it did
     outcome:Outcome, # Predictions
-    started:tuple[float, float],
-        # When the run began: `time.time()` and `time.process_time()`, in seconds
+    started:tuple[float, float], # `clocks` when the run began
     notes:Sequence[str]=(), # What was read and left out
     tags:Sequence[str]=(), # Tag of each column of the probabilities
     shots:int=0, # Labelled sentences of the target that training read
@@ -418,7 +418,7 @@ def record(
 # %% ../nbs/60_runs.ipynb #a753a353
 def _carry_out(recipe, materials, made_from, folder, test, report, shop):
     "The stages of a run"
-    started = _clocks()
+    started = clocks()
     teachers = train_teachers(recipe, materials, shop)
     languages = source_weights(recipe, materials, shop.say)
     known = known_beyond(recipe, materials, teachers, shop.say)
@@ -619,7 +619,7 @@ def score_system(
 )->dict: # The contents of run.json
     "Score another system like a run"
     if name in METHODS: raise RecipeError(f'name: {name!r} is a method of this kit; choose another')
-    started = _clocks()
+    started = clocks()
     recipe, schema, test, report = _its_test(given)
     said = read_system(path, test['tokens'], schema, mapping)
     say(f'{Path(path).name}: {said}')
