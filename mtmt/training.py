@@ -538,7 +538,7 @@ def train(
     folder, # Checkpoints; a run that was cut off goes on from the last one here
     score:Callable|None=None, # () -> dict with `f1`: keep the best epoch; None keeps the last
     note:str='training' # Text at the progress bar
-)->list[dict]: # The log: a dictionary an epoch
+)->list[dict]: # The log: the losses of each epoch, then its scores if there are any
     "Train an encoder in place"
     arguments = settings.arguments(folder, score is not None, len(data))
     trainer = WordTrainer(encoder, data, objective, arguments, score, settings.head_lr_ratio, note)
@@ -554,7 +554,7 @@ def train(
 
 # %% ../nbs/16_training.ipynb #r1s1ng02
 def dev_curve(
-    log:Sequence[dict] # A dictionary an epoch, as `train` returns it
+    log:Sequence[dict] # As `train` returns it
 )->list[float]: # In per cent; empty where no dev set was read
     "Read F1 on dev after each epoch from the log of a training"
     return [round(100*epoch['eval_f1'], 1) for epoch in log if 'eval_f1' in epoch]
