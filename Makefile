@@ -25,7 +25,7 @@ test: setup  ## notebooks in sync, lessons run, tests pass
 test-slow: setup  ## the tests marked slow as well; nine lines of ten are tested
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q -n 2 --slow --durations=20 --cov=mtmt --cov-report= --cov-fail-under=90
 
-bench: setup $(PEERS)/.ready  ## how fast the kit is beside the shapes that others use; writes runs/bench/ (an hour and a half)
+bench: setup $(PEERS)/.ready  ## how fast the kit is beside the shapes that others use; writes runs/bench/ (an hour and a half, with readers of others in .peers)
 	@mkdir -p runs/bench
 	HF_HUB_OFFLINE=1 $(BIN)/papermill --no-progress-bar nbs/benchmarks/speed.ipynb runs/bench/speed.ipynb -p peers $(PEERS)/bin/python
 
