@@ -481,7 +481,7 @@ _WORTH_WRITING = 60.        # seconds of work that a checkpoint keeps
 
 class _EpochEnd(TrainerCallback):
     "Before each score and checkpoint: weights as they will be stored, and none that is no number"
-    def on_train_begin(self, args, state, control, **kwargs): self.kept = time.monotonic()
+    def on_train_begin(self, args, state, control, **kwargs): self.written = time.monotonic()
 
     def on_epoch_end(self, args, state, control, model=None, **kwargs):
         round_to_half(model)
@@ -489,8 +489,8 @@ class _EpochEnd(TrainerCallback):
         # with a score, the best epoch is read from its checkpoint; clocks of several processes may differ
         if args.load_best_model_at_end or args.world_size > 1: return
         over = state.global_step >= state.max_steps
-        if over or time.monotonic()-self.kept < _WORTH_WRITING: control.should_save = False
-        else: self.kept = time.monotonic()
+        if over or time.monotonic()-self.written < _WORTH_WRITING: control.should_save = False
+        else: self.written = time.monotonic()
 
 # %% ../nbs/16_training.ipynb #0fb6a6fe
 def _is_whole(checkpoint):
