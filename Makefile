@@ -21,7 +21,7 @@ test: setup  ## notebooks in sync, lessons run, tests pass
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/nbdev_test --n_workers 2 --timing
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q -n 2 --durations=20
 
-# Counting lines makes every test half as slow again, so it is here and not above.
+# Counting lines made tests half as slow again (three files), so it is here and not above.
 test-slow: setup  ## the tests marked slow as well; nine lines of ten are tested
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q -n 2 --slow --durations=20 --cov=mtmt --cov-report= --cov-fail-under=90
 
