@@ -46,5 +46,6 @@ METHODS = {
         attention_mask=False, head_lr_ratio=.001, select='target-dev', pair_balance='gold',
         pairs_from='corpus',
         corpus_pairs=500_000, eval_boundaries='flat', teacher_cache=False, freeze_embeddings=False,
-        learning_rate=5e-6, batch_size=32, warmup=0., schedule='constant', weight_decay=0., max_grad_norm=0.),
+        learning_rate=5e-6, batch_size=32, batching='random', warmup=0., schedule='constant', weight_decay=0.,
+        max_grad_norm=0.),
 }

@@ -107,6 +107,7 @@ class Recipe(Corpora, Start, TrainSettings, Distillation, Pooling, Refinement):
 CHOICES = dict(
     problems=('raise', 'repair', 'skip'),
     precision=('auto', 'fp32', 'bf16'),
+    batching=('windows', 'pieces', 'random'),
     device=('auto', 'cpu'),
     select=('source-dev', 'last', 'target-dev'),
     schedule=('linear', 'constant', 'cosine', 'constant_with_warmup'),

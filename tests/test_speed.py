@@ -12,9 +12,10 @@ from mtmt.benchmarks import load_labelled
 from mtmt.corpus import CORPUS_SCHEMA
 from mtmt.data import Schema, dataset, unlabelled
 from mtmt.encoders import WordEncoder, load_tagger, load_tokenizer
+from mtmt.recipes import CHOICES
 from mtmt.student import Distillation, distil
 from mtmt.teachers import Annotations, annotate, train_evaluator, train_recognizer
-from mtmt.training import SimilarLengths, TrainSettings, WordData, WordTrainer
+from mtmt.training import Batches, TrainSettings, WordData, WordTrainer
 
 def batches_of(tokens, tmp_path, encoder, **settings):
     "Masks of the batches of an epoch"
@@ -37,15 +38,31 @@ def test_the_order_of_batches_is_not_that_of_lengths(tmp_path):
     steps = [b >= a for a, b in zip(lengths, lengths[1:])]
     assert .3 < sum(steps)/len(steps) < .7
 
-@given(st.lists(st.integers(1, 128), min_size=1, max_size=300), st.integers(1, 9), st.integers(1, 8))
-def test_an_order_holds_each_window_once_in_batches_of_like_length(lengths, size, pool):
-    "Every window once; a pool of batches has as little padding as its windows allow, sorted and cut"
-    order = list(SimilarLengths(torch.tensor(lengths), size, pool))
-    assert sorted(order) == list(range(len(lengths)))
-    if len(lengths) <= size*pool:
-        batches = [[lengths[i] for i in order[a:a+size]] for a in range(0, len(order), size)]
-        by_length = sorted(lengths)
-        assert sorted(map(sorted, batches)) == sorted(by_length[a:a+size] for a in range(0, len(order), size))
+LENGTHS = st.lists(st.integers(1, 128), min_size=1, max_size=300)
+
+@given(LENGTHS, st.integers(1, 9), st.integers(1, 8), st.sampled_from(CHOICES['batching']))
+def test_batches_hold_each_window_once_and_none_is_empty(lengths, size, pool, batching):
+    batches = list(Batches(torch.tensor(lengths), size, batching, pool))
+    assert sorted(sum(batches, [])) == list(range(len(lengths)))
+    assert all(batches) and len(batches) == -(-len(lengths)//size)
+
+@given(LENGTHS, st.integers(1, 9), st.sampled_from(['pieces', 'windows']))
+def test_no_window_of_a_pool_is_longer_than_one_of_a_later_batch(lengths, size, batching):
+    batches = [[lengths[i] for i in batch] for batch in Batches(torch.tensor(lengths), size, batching, pool=300)]
+    in_order = sorted(batches, key=lambda batch: (min(batch), max(batch)))
+    assert all(max(a) <= min(b) for a, b in zip(in_order, in_order[1:]))
+
+@given(LENGTHS, st.integers(1, 9), st.sampled_from(['windows', 'random']))
+def test_batches_hold_as_many_windows(lengths, size, batching):
+    sizes = [len(batch) for batch in Batches(torch.tensor(lengths), size, batching, pool=300)]
+    assert max(sizes) <= size and max(sizes)-min(sizes) <= 1
+
+@given(LENGTHS, st.integers(1, 9))
+def test_batches_hold_about_as_many_pieces(lengths, size):
+    "Within the longest window of an equal share, where no batch had to take a window to have one at all"
+    batches = list(Batches(torch.tensor(lengths), size, 'pieces', pool=300))
+    amounts, share = [sum(lengths[i] for i in batch) for batch in batches], sum(lengths)/len(batches)
+    if share >= max(lengths): assert all(abs(amount-share) <= max(lengths) for amount in amounts)
 
 def test_each_model_reads_a_word_as_often_as_it_must(tmp_path, tiny_encoder):
     "A teacher reads the target once, whatever the number of epochs; a student once an epoch"
