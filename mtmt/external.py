@@ -53,7 +53,11 @@ def place_spans(
 )->tuple[list[str], list[float|None]]: # A tag and a probability for each word
     "Turn character spans into tags; a span is widened to whole words"
     tags, scores = ['O']*len(places), [None]*len(places)
-    for entity in sorted(entities, key=lambda e: (-(e.get('score') or 0), e['start']-e['end'], e['start'])):
+    def rank(entity):
+        score = entity.get('score')
+        # the surest first, and the longest of those; without a score there is no saying how sure
+        return -1 if score is None else score, entity['end']-entity['start'], -entity['start']
+    for entity in sorted(entities, key=rank, reverse=True):
         start, end, label = entity['start'], entity['end'], mapping.get(entity['label'], entity['label'])
         inside = [i for i, (begin, stop) in enumerate(places) if begin < end and stop > start]
         if why := _why_not(label, inside, types, tags):

@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from mtmt.data import DataError, Schema
 from mtmt.external import as_annotations, place_spans, read_system, word_places
@@ -102,6 +102,7 @@ def test_any_json_gives_predictions_or_a_data_error(tmp_path, entity, text):
 @SAME_FOLDER
 @given(st.lists(st.tuples(st.integers(0, 35), st.integers(0, 35), st.sampled_from(['PER', 'LOC', 'DATE', 'PERSON']),
     st.none() | st.floats(0, 1)), max_size=6))
+@example([(0, 1, 'PER', None), (0, 1, 'PER', 0.)])
 def test_every_entity_is_counted_once(spans):
     entities = [dict(start=b, end=e, label=l, score=s) for b, e, l, s in spans]
     counts = Counter()
