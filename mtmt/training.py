@@ -232,7 +232,7 @@ def _ends(amounts, parts):
     "Ends of consecutive parts of about the same amount, none of them empty"
     whole, step = amounts.cumsum(0), torch.arange(1, parts+1)
     ends = torch.searchsorted(whole*parts, whole[-1]*step, right=True)
-    # as many lie before each end as there are parts, and after it as there are parts to come
+    # the n-th end lies after n items at least, and leaves one for every part to come
     return (ends-step).cummax(0).values.clamp(0, len(amounts)-parts)+step
 
 
