@@ -39,6 +39,7 @@ from .student import Distillation, distil
 from .teachers import Annotations, DamagedError, Recognizer, class_probabilities, flat
 from .teachers import load_evaluator, load_recognizer
 from .training import computing, dev_curve, encode_batches, on_first_process, processes, still_rising
+from .training import uses_gpu
 from .windows import unknown_words
 from .workshop import Materials, Teachers, Workshop, annotations, fingerprint, kit, known_beyond
 from .workshop import load_materials, load_test, other_file, role_names, settings, source_groups
@@ -358,8 +359,7 @@ def _cost(started):
 
 def _device(recipe):
     "Processor and precision of a training"
-    gpu = torch.cuda.is_available() and recipe.device != 'cpu'
-    return f'{processor(gpu)}, {settings(recipe).precision}'
+    return f'{processor(uses_gpu(recipe.device))}, {settings(recipe).precision}'
 
 # %% ../nbs/60_runs.ipynb #5e99733f
 def _signed(recipe, made_from, report, shots):

@@ -79,7 +79,7 @@ class Recognizer:
     ):
         "Compute the tag probabilities of every word by each of those layers"
         read = encode_batches(self.encoder, tokens, self.tokenizer, self.max_length, note=note)
-        for row, *_ in read: out[row] = self.layer_heads().softmax(-1).transpose(0, 1).to(out.dtype)
+        for row, *_ in read: out[row] = self.layer_heads().softmax(-1).transpose(0, 1).to(out)
 
 # %% ../nbs/20_teachers.ipynb #c31f803e
 @dataclass

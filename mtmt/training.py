@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['processes', 'on_first_process', 'WordData', 'Bar', 'encode_batches', 'FrozenStates', 'keep_frozen', 'Batches',
-           'has_bf16', 'TrainSettings', 'computing', 'Progress', 'TrainingError', 'round_to_half', 'WordTrainer',
-           'last_checkpoint', 'in_one_line', 'train', 'dev_curve', 'still_rising']
+           'uses_gpu', 'has_bf16', 'TrainSettings', 'computing', 'on_gpu', 'Progress', 'TrainingError', 'round_to_half',
+           'WordTrainer', 'last_checkpoint', 'in_one_line', 'train', 'dev_curve', 'still_rising']
 
 # %% ../nbs/16_training.ipynb #8fbe0320
 import json, math, os, re, time
@@ -236,6 +236,13 @@ def _ends(amounts, parts):
     return (ends-step).cummax(0).values.clamp(0, len(amounts)-parts)+step
 
 
+# %% ../nbs/16_training.ipynb #u5e59pu2
+def uses_gpu(
+    device:str='auto' # auto or cpu
+)->bool:
+    "Tell whether there is a GPU to compute on, and the setting permits it"
+    return torch.cuda.is_available() and device != 'cpu'
+
 # %% ../nbs/16_training.ipynb #fbef72ec
 def has_bf16(
     gpu:bool # Ask the GPU, else the CPU
@@ -284,7 +291,7 @@ class TrainSettings:
         count:int # Windows in the data
     )->TrainingArguments:
         "The same settings in the terms of `transformers.Trainer`"
-        gpu = torch.cuda.is_available() and self.device != 'cpu'
+        gpu = uses_gpu(self.device)
         bf16 = self.precision == 'bf16' or (self.precision == 'auto' and has_bf16(gpu))
         keep = dict(eval_strategy='epoch', load_best_model_at_end=True, metric_for_best_model='f1',
             greater_is_better=True) if select else {}
@@ -306,6 +313,20 @@ def computing(
     torch.set_num_threads(threads)
     try: yield
     finally: torch.set_num_threads(before)
+
+# %% ../nbs/16_training.ipynb #u5e59pu5
+@contextmanager
+def on_gpu(
+    *models:nn.Module, # Encoders, changed in place
+    device:str='auto' # auto or cpu: leave them where they are
+):
+    "Have models on the GPU where there is one, and take them back at the end"
+    homes = [next(model.parameters()).device for model in models]
+    try:
+        for model in models if uses_gpu(device) else (): model.to('cuda')
+        yield
+    finally:
+        for model, home in zip(models, homes): model.to(home)
 
 # %% ../nbs/16_training.ipynb #17ea103d
 class Progress(TrainerCallback):

@@ -40,7 +40,7 @@ from .teachers import MODEL_OF_TASK, Annotations, DamagedError, Evaluator, Recog
 from .teachers import calibration, class_probabilities, flat, load_evaluator, load_recognizer
 from .teachers import read_annotations, train_evaluator, train_recognizer, with_layer_heads
 from .teachers import word_classes, write_annotations
-from .training import TrainSettings, has_bf16, on_first_process
+from .training import TrainSettings, has_bf16, on_first_process, on_gpu, uses_gpu
 from .translation import Aligner, glue_marks, read_translations, translate_test
 
 # %% ../nbs/58_workshop.ipynb #6f961a0f
@@ -291,8 +291,8 @@ def settings(
 )->TrainSettings:
     "Settle a recipe's learning rate and precision"
     width = load_config(recipe.encoder).hidden_size
-    gpu = torch.cuda.is_available() and recipe.device != 'cpu'
-    precision = ('bf16' if has_bf16(gpu) else 'fp32') if recipe.precision == 'auto' else recipe.precision
+    fastest = 'bf16' if has_bf16(uses_gpu(recipe.device)) else 'fp32'
+    precision = fastest if recipe.precision == 'auto' else recipe.precision
     rate = recipe.learning_rate or (1e-4 if width < 512 else 5e-5)
     return replace(recipe.part(TrainSettings), learning_rate=rate, precision=precision)
 
@@ -495,7 +495,7 @@ def annotations(
     out = []
     for group, langs in source_groups(recipe).items():
         names = [teachers.names[roles[task, group]] for task in MODEL_OF_TASK
-        if roles[task, group] in teachers.names]
+            if roles[task, group] in teachers.names]
         said = _annotate(recipe, materials, teachers, group, names, shop)
         said = _on_its_scale(said, teachers.evaluators.get(group), recipe, materials.schema)
         if recipe.calibrate_similarity:
@@ -519,7 +519,9 @@ def _annotate(recipe, materials, teachers, group, names, shop):
     how = 'annotations used again:' if path.exists() else 'the teachers read'
     shop.say(f'{target}: {how} {len(text):,} sentences')
     both = teachers.recognizers[group], teachers.evaluators.get(group)
-    ask = lambda: annotate(text, *both, path, precision == 'bf16')
+    def ask():
+        with on_gpu(*(model.encoder for model in both if model), device=recipe.device):
+            return annotate(text, *both, path, precision == 'bf16')
     try: return ask()
     except DamagedError as e:
         shop.say(f'{path.name}: damaged, and made again ({e})')

@@ -15,7 +15,7 @@ from mtmt.encoders import WordEncoder, encoder_fingerprint, file_hash, load_tagg
 from mtmt.eval import scores
 from mtmt.teachers import MODEL_OF_TASK, DamagedError, Recognizer, annotate, dev_scores, flat, load_evaluator, load_recognizer
 from mtmt.teachers import pair_f1, read_about, train_evaluator, train_recognizer
-from mtmt.training import TrainingError, TrainSettings, WordData, WordTrainer, computing, train
+from mtmt.training import TrainingError, TrainSettings, WordData, WordTrainer, computing, on_gpu, train, uses_gpu
 
 SCHEMA = Schema(('LOC', 'PER'))
 QUICK = TrainSettings(epochs=2, batch_size=8, learning_rate=3e-3, max_length=32, precision='fp32', device='cpu')
@@ -146,6 +146,16 @@ def test_annotations_in_half_the_precision_are_nearly_the_same(saved, tmp_path):
     for name in ('probabilities', 'vectors'):
         one, other = getattr(whole, name).float(), getattr(half, name).float()
         assert not torch.equal(one, other) and (one-other).abs().max() < .02*one.abs().max()
+
+@pytest.mark.skipif(not uses_gpu(), reason='no GPU here')
+def test_annotations_of_a_gpu_are_those_of_the_cpu(saved, tmp_path):
+    words = corpus('en', 40)['tokens']
+    teachers = load_recognizer(saved/'recognizer'), load_evaluator(saved/'evaluator')
+    cpu = annotate(words, *teachers, tmp_path/'cpu.safetensors')
+    with on_gpu(*(teacher.encoder for teacher in teachers)): gpu = annotate(words, *teachers, tmp_path/'gpu.safetensors')
+    assert all(not next(teacher.encoder.parameters()).is_cuda for teacher in teachers)
+    for name in ('probabilities', 'vectors'):
+        assert torch.allclose(getattr(cpu, name).float(), getattr(gpu, name).float(), atol=2e-3)
 
 # ---- losses
 
