@@ -27,6 +27,7 @@ METHODS = {
     'mtmt2-multi': dict(_MTMT2, teacher_per_source=True, teacher_weights='language'),
     'prokd': dict(tasks=('recognition',), weights='none', alignment=.1, self_training=.5),
     'mtmt-no-similarity': dict(tasks=('recognition',), weights='a'),
+    'mtmt2-no-similarity': dict(tasks=('recognition',), weights='none', ner_loss='kl'),
     'mtmt-no-weights': dict(weights='none'),
     'mtmt-alpha': dict(weights='a'),
     'mtmt-beta': dict(weights='b'),
