@@ -1,0 +1,60 @@
+"Published tables are what their stored runs say."
+import json, re, tarfile
+from statistics import mean, stdev
+
+import papermill
+import pytest
+
+from conftest import ROOT
+from mtmt.records import read_runs
+
+RESULTS, TABLE = ROOT/'nbs'/'howto'/'results.ipynb', ROOT/'nbs'/'experiments'/'methods_table.ipynb'
+
+def text_of(notebook): return '\n'.join(''.join(c['source']) for c in notebook['cells'] if c['cell_type'] == 'markdown')
+
+def tables(title):
+    "The Markdown tables of a section of the results: rows of cells, the head first"
+    section = text_of(json.loads(RESULTS.read_text(encoding='utf-8'))).split(f'### {title}\n')[1].split('\n#')[0]
+    found = re.findall(r'(?:^\|.*\n)+', section, re.M)
+    return [[[cell.strip(' *') for cell in line.strip('|').split('|')] for line in table.splitlines() if '---' not in line]
+        for table in found]
+
+def shown(notebook):
+    "What each cell shows, drawings aside"
+    outputs = {c['id']: [o.get('text') or o['data'].get('text/markdown') or o['data'].get('text/plain') for o in c['outputs']
+        if 'image/png' not in o.get('data', {})] for c in notebook['cells'] if c['cell_type'] == 'code'}
+    return {cell: ''.join(''.join(x) for x in texts) for cell, texts in outputs.items()}
+
+def test_the_table_of_controls_is_what_its_runs_say(tmp_path):
+    with tarfile.open(ROOT/'data'/'results'/'controls.tar.xz') as archive: archive.extractall(tmp_path, filter='data')
+    f1 = {(r['method'], r['target'], r['seed']): 100*r['f1'] for r in read_runs(tmp_path).rows}
+    head, *rows = tables('Which part pays?')[0]
+    targets = head[2:-1]
+    assert len(rows) == 9 and len(targets) >= 6
+    for arm, _, *cells, average in rows:
+        of_seeds = [[f1[arm.strip('`'), target, seed] for seed in (0, 1, 2)] for target in targets]
+        assert cells == [f'{mean(x):.1f} ± {stdev(x):.1f}' for x in of_seeds], arm
+        assert average == f'{mean(map(mean, of_seeds)):.1f}', arm
+
+@pytest.fixture(scope='module')
+def run_again(tmp_path_factory):
+    "The methods table, run again from the stored runs"
+    folder = tmp_path_factory.mktemp('table')
+    papermill.execute_notebook(TABLE, folder/'out.ipynb', dict(out_dir=str(folder/'runs')), cwd=ROOT, progress_bar=False,
+        kernel_name='python3')
+    return shown(json.loads((folder/'out.ipynb').read_text(encoding='utf-8')))
+
+def test_the_methods_table_shows_what_it_showed(run_again):
+    before = shown(json.loads(TABLE.read_text(encoding='utf-8')))
+    assert sum(map(bool, before.values())) > 5
+    for cell, text in before.items(): assert run_again[cell] == text, cell
+
+def test_the_published_differences_are_those_of_the_methods_table(run_again):
+    number = r' +(-?[\d.]+)'
+    computed = {pair: [float(x) for x in numbers] for pair, *numbers in
+        re.findall(rf'(\S+ - \S+){number*3}$', '\n'.join(run_again.values()), re.M)}
+    _, *rows = tables('Which part pays?')[1]
+    assert len(rows) == 9
+    for pair, difference, _, interval in rows:
+        # the notebook shows two decimals, so a half of the second may be lost
+        assert [float(x) for x in (difference, *interval.split(' to '))] == pytest.approx(computed[pair], abs=.055), pair
