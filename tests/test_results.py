@@ -25,12 +25,13 @@ def shown(notebook):
         if 'image/png' not in o.get('data', {})] for c in notebook['cells'] if c['cell_type'] == 'code'}
     return {cell: ''.join(''.join(x) for x in texts) for cell, texts in outputs.items()}
 
-def test_the_table_of_controls_is_what_its_runs_say(tmp_path):
+@pytest.mark.parametrize('title, arms', [('Which part pays?', 9), ('The second task alone', 6)])
+def test_the_tables_of_controls_are_what_their_runs_say(tmp_path, title, arms):
     with tarfile.open(ROOT/'data'/'results'/'controls.tar.xz') as archive: archive.extractall(tmp_path, filter='data')
     f1 = {(r['method'], r['target'], r['seed']): 100*r['f1'] for r in read_runs(tmp_path).rows}
-    head, *rows = tables('Which part pays?')[0]
+    head, *rows = tables(title)[0]
     targets = head[2:-1]
-    assert len(rows) == 9 and len(targets) >= 6
+    assert len(rows) == arms and len(targets) >= 3
     for arm, _, *cells, average in rows:
         of_seeds = [[f1[arm.strip('`'), target, seed] for seed in (0, 1, 2)] for target in targets]
         assert cells == [f'{mean(x):.1f} ± {stdev(x):.1f}' for x in of_seeds], arm
