@@ -23,19 +23,33 @@ def shown(notebook):
     "What each cell shows, drawings aside"
     outputs = {c['id']: [o.get('text') or o['data'].get('text/markdown') or o['data'].get('text/plain') for o in c['outputs']
         if 'image/png' not in o.get('data', {})] for c in notebook['cells'] if c['cell_type'] == 'code'}
-    return {cell: ''.join(''.join(x) for x in texts) for cell, texts in outputs.items()}
+    return {cell: '\n'.join(''.join(x) for x in texts) for cell, texts in outputs.items()}
 
-@pytest.mark.parametrize('title, arms', [('Which part pays?', 9), ('The second task alone', 6)])
+def f1_of(file, folder):
+    "F1 of each stored run, by arm, target and seed"
+    with tarfile.open(ROOT/'data'/'results'/file) as archive: archive.extractall(folder, filter='data')
+    arm = lambda row: row['method']+', scaled'*('ner_reduction' in row['options'])+', 6 epochs'*('epochs' in row['options'])
+    return {(arm(r), r['target'], r['seed']): 100*r['f1'] for r in read_runs(folder).rows}
+
+@pytest.mark.parametrize('title, arms', [('Which part pays?', 9), ('The second task alone', 7)])
 def test_the_tables_of_controls_are_what_their_runs_say(tmp_path, title, arms):
-    with tarfile.open(ROOT/'data'/'results'/'controls.tar.xz') as archive: archive.extractall(tmp_path, filter='data')
-    f1 = {(r['method'], r['target'], r['seed']): 100*r['f1'] for r in read_runs(tmp_path).rows}
+    f1 = f1_of('controls.tar.xz', tmp_path)
     head, *rows = tables(title)[0]
     targets = head[2:-1]
     assert len(rows) == arms and len(targets) >= 3
-    for arm, _, *cells, average in rows:
-        of_seeds = [[f1[arm.strip('`'), target, seed] for seed in (0, 1, 2)] for target in targets]
-        assert cells == [f'{mean(x):.1f} ± {stdev(x):.1f}' for x in of_seeds], arm
-        assert average == f'{mean(map(mean, of_seeds)):.1f}', arm
+    for name, _, *cells, average in rows:
+        of_seeds = [[f1[name.replace('`', ''), target, seed] for seed in (0, 1, 2)] for target in targets]
+        assert cells == [f'{mean(x):.1f} ± {stdev(x):.1f}' for x in of_seeds], name
+        assert average == f'{mean(map(mean, of_seeds)):.1f}', name
+
+def test_the_table_of_longer_students_is_what_its_runs_say(tmp_path):
+    f1 = f1_of('longer.tar.xz', tmp_path)
+    head, *rows = tables('A student needs more steps than its teacher')[0]
+    assert len(rows) == 6
+    for target, *cells, above in rows:
+        of_arms = [[f1[arm, target, seed] for seed in (0, 1, 2)] for arm in ('direct', 'direct, 6 epochs', 'tsl')]
+        assert [c.replace('*', '') for c in cells] == [f'{a:.1f}, {b:.1f}, {c:.1f} ({mean((a, b, c)):.1f})' for a, b, c in of_arms]
+        assert above == ', '.join(f'{student-teacher:+.1f}' for teacher, _, student in zip(*of_arms))
 
 @pytest.fixture(scope='module')
 def run_again(tmp_path_factory):
@@ -50,12 +64,13 @@ def test_the_methods_table_shows_what_it_showed(run_again):
     assert sum(map(bool, before.values())) > 5
     for cell, text in before.items(): assert run_again[cell] == text, cell
 
-def test_the_published_differences_are_those_of_the_methods_table(run_again):
+@pytest.mark.parametrize('title, comparisons', [('Which part pays?', 9), ('The second task alone', 6)])
+def test_the_published_differences_are_those_of_the_methods_table(run_again, title, comparisons):
     number = r' +(-?[\d.]+)'
     computed = {pair: [float(x) for x in numbers] for pair, *numbers in
-        re.findall(rf'(\S+ - \S+){number*3}$', '\n'.join(run_again.values()), re.M)}
-    _, *rows = tables('Which part pays?')[1]
-    assert len(rows) == 9
+        re.findall(rf'^\d+ +(\S.* - .*\S){number*3}$', '\n'.join(run_again.values()), re.M)}
+    _, *rows = tables(title)[1]
+    assert len(rows) == comparisons
     for pair, difference, _, interval in rows:
         # the notebook shows two decimals, so a half of the second may be lost
         assert [float(x) for x in (difference, *interval.split(' to '))] == pytest.approx(computed[pair], abs=.055), pair
