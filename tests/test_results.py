@@ -16,7 +16,7 @@ def tables(title):
     "The Markdown tables of a section of the results: rows of cells, the head first"
     section = text_of(json.loads(RESULTS.read_text(encoding='utf-8'))).split(f'### {title}\n')[1].split('\n#')[0]
     found = re.findall(r'(?:^\|.*\n)+', section, re.M)
-    return [[[cell.strip(' *') for cell in line.strip('|').split('|')] for line in table.splitlines() if '---' not in line]
+    return [[[cell.replace('\xa0', ' ').strip(' *') for cell in line.strip('|').split('|')] for line in table.splitlines() if '---' not in line]
         for table in found]
 
 def shown(notebook):
