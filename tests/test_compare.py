@@ -1,5 +1,5 @@
 "Intervals and tests against independent computation: enumeration, plain loops, scipy, simulation, another package's almost stochastic order."
-import itertools, json, random, shutil, tarfile, tempfile
+import itertools, json, random, shutil, tempfile
 from pathlib import Path
 
 import numpy as np
@@ -341,7 +341,7 @@ def test_runs_packed_without_words_give_every_figure_and_no_word(tmp_path, spoil
     "What may be published of a licensed test: its words are nowhere, a changed tag is noticed"
     lesson = ROOT/'data'/'lesson_run'
     names = pack_runs(lesson, tmp_path/'tags.tar.xz', with_words=False)
-    with tarfile.open(tmp_path/'tags.tar.xz') as archive: archive.extractall(tmp_path/'tags', filter='data')
+    shutil.unpack_archive(tmp_path/'tags.tar.xz', tmp_path/'tags')
     words = {word for sentence in read_predictions(lesson/names[0])[0] for word in sentence if len(word) > 6}
     packed = ''.join(f.read_text(encoding='utf-8') for f in (tmp_path/'tags').rglob('*.*') if f.is_file())
     # a word of the test may be a word of the record too, such as the name of a library
@@ -354,7 +354,7 @@ def test_runs_packed_without_words_give_every_figure_and_no_word(tmp_path, spoil
 @pytest.mark.parametrize('path', sorted((ROOT/'data'/'results').glob('*.tar.xz')), ids=lambda p: p.name)
 def test_stored_results_are_what_their_predictions_give(path, tmp_path):
     "The runs behind a table of the pages: whole, current, and every figure comes out again"
-    with tarfile.open(path) as archive: archive.extractall(tmp_path, filter='data')
+    shutil.unpack_archive(path, tmp_path)
     found = read_runs(tmp_path)
     assert found.rows and not found.left_out
     assert not {row['run']: why for row in found.rows if (why := recompute(tmp_path/row['run']))}
