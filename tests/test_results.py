@@ -31,14 +31,16 @@ def f1_of(file, folder):
     arm = lambda row: row['method']+', scaled'*('ner_reduction' in row['options'])+', 6 epochs'*('epochs' in row['options'])
     return {(arm(r), r['target'], r['seed']): 100*r['f1'] for r in read_runs(folder).rows}
 
+@pytest.fixture(scope='module')
+def controls(tmp_path_factory): return f1_of('controls.tar.xz', tmp_path_factory.mktemp('controls'))
+
 @pytest.mark.parametrize('title, arms', [('Which part pays?', 9), ('The second task alone', 7)])
-def test_the_tables_of_controls_are_what_their_runs_say(tmp_path, title, arms):
-    f1 = f1_of('controls.tar.xz', tmp_path)
+def test_the_tables_of_controls_are_what_their_runs_say(controls, title, arms):
     head, *rows = tables(title)[0]
     targets = head[2:-1]
     assert len(rows) == arms and len(targets) >= 3
     for name, _, *cells, average in rows:
-        of_seeds = [[f1[name.replace('`', ''), target, seed] for seed in (0, 1, 2)] for target in targets]
+        of_seeds = [[controls[name.replace('`', ''), target, seed] for seed in (0, 1, 2)] for target in targets]
         expected = [f'{mean(x):.1f} ± {stdev(x):.1f}' if '±' in cell else f'{mean(x):.1f}' for cell, x in zip(cells, of_seeds, strict=True)]
         assert cells == expected, name
         assert average == f'{mean(map(mean, of_seeds)):.1f}', name
