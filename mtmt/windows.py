@@ -142,7 +142,8 @@ def _all_spans(ends, lengths, room, overlap):
     for begin, end in zip(begins[~short], ends[~short]):
         spans.append(begin+np.array(_spans(lengths[begin:end], room, overlap)))
     spans = np.concatenate(spans)
-    return spans[spans[:, 2].argsort()]
+    # a window that owns nothing begins where the next one does, and stays before it
+    return spans[spans[:, 2].argsort(kind='stable')]
 
 def _cut(spans, lengths, pieces, head, tail):
     "The windows of some spans, with the special pieces around each"

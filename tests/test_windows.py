@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from mtmt.data import in_blocks, read_words
 from mtmt.encoders import load_tokenizer
@@ -33,6 +33,8 @@ WORDS = st.one_of(st.sampled_from(['Kano', 'Nairobi', '中国', 'ไทย', 'ر
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(WORDS, max_size=30), max_size=8), st.integers(8, 64), st.integers(0, 40), st.integers(1, 4))
+# the last window but one of the first sentence owns no word
+@example([['Kano', 'antidisestablishmentarianism', *['Kano']*4, 'ไทย', 'Kano', '0:2;0:'], ['Kano']], 8, 2, 2)
 def test_flat_windows_are_those_made_sentence_by_sentence(monkeypatch, embedded, tokens, room, overlap, block):
     monkeypatch.setattr('mtmt.windows.in_blocks', lambda items, size=0: in_blocks(items, block))
     cut = windows(tokens, embedded, room, overlap)
